@@ -1,0 +1,102 @@
+"""The training step on PyTorch."""
+
+from typing import Any
+
+import keras
+import torch
+
+
+def num_replicas() -> int:
+    """Returns 1: Keras trains on one PyTorch process."""
+    return 1
+
+
+def sum_over_replicas(tensor: Any) -> Any:
+    """Returns the tensor itself: there is one replica."""
+    return tensor
+
+
+class TrainStep:
+    """Steps of `MultiTaskModel`: Keras's own, unless the weighting wants more."""
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Trains on one batch."""
+        if self.weighting.needs_gradient_norms:
+            return self._step_with_gradient_norms(data)
+        if self.weighting.needs_losses_after_step:
+            return self._step_with_losses_after(data)
+        return super().train_step(data)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Evaluates one batch."""
+        return self._without_weights(super().test_step(data))
+
+    def _step_with_gradient_norms(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=True)
+        self.zero_grad()
+        with self._keep_task_losses() as kept:
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+        losses, counts = kept
+        kernel = self.gradient_norm_variable.value
+        unit = self.optimizer.scale_loss(torch.ones((), device=losses.device))
+        # A task's loss depends on its own predictions alone, so one backward pass
+        # of the sum of the losses gives every task's gradient by its predictions;
+        # from there each goes through its own head only.
+        predictions = keras.tree.flatten(y_pred)
+        by_prediction = torch.autograd.grad(
+            losses.sum() * unit, predictions, retain_graph=True, allow_unused=True
+        )
+        norms = []
+        for index, cotangent in self._task_cotangents(x, y_pred, by_prediction):
+            gradient = None
+            if cotangent is not None:
+                (gradient,) = torch.autograd.grad(
+                    predictions[index],
+                    kernel,
+                    grad_outputs=cotangent,
+                    retain_graph=True,
+                    allow_unused=True,
+                )
+            norms.append(
+                torch.zeros_like(unit)
+                if gradient is None
+                else torch.linalg.vector_norm(gradient.float() / unit)
+            )
+        self.optimizer.scale_loss(loss).backward()
+        variables = self.trainable_variables
+        with torch.no_grad():
+            gradients = [v.value.grad for v in variables]
+            self.optimizer.apply(gradients, variables)
+            present = (counts > 0).float()
+            self.weighting.update_from_gradients(
+                losses.detach(), present, torch.stack(norms).detach()
+            )
+            self._report_loss(loss.detach(), x)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def _step_with_losses_after(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        state = self._forward_state()
+        before = [v.value.detach().clone() for v in state]
+        logs = super().train_step(data)
+        after = [v.value.detach().clone() for v in state]
+        with torch.no_grad():
+            # The same dropout masks and no second update of moving averages: the
+            # forward pass starts from the state that the step started from.
+            for variable, value in zip(state, before, strict=True):
+                variable.assign(value)
+            y_pred = self(x, training=True)
+            losses, counts = self.compute_task_losses(
+                x, y, y_pred, sample_weight, training=True
+            )
+            self.weighting.update_after_step(losses, (counts > 0).float())
+            for variable, value in zip(state, after, strict=True):
+                variable.assign(value)
+        return logs
+
+    def _report_loss(self, loss: Any, x: Any) -> None:
+        rows = next(t for t in keras.tree.flatten(x) if t is not None).shape[0]
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=rows)
