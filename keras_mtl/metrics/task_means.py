@@ -49,10 +49,10 @@ class TaskMeans(keras.metrics.Metric):
         return [f"{name}_{self.suffix}" for name in self.task_names]
 
     def update_state(self, values: Any, counts: Any) -> None:
-        """Adds values `(T,)`, weighted by counts `(T,)`."""
+        """Adds finite values `(T,)`, weighted by counts `(T,)`."""
         values = ops.cast(values, self.dtype)
         counts = ops.cast(counts, self.dtype)
-        self.total.assign(self.total + ops.where(counts > 0, values * counts, 0.0))
+        self.total.assign(self.total + values * counts)
         self.count.assign(self.count + counts)
 
     def result(self) -> dict[str, Any]:

@@ -92,12 +92,10 @@ def check_elementwise(y_true: Any, y_pred: Any, name: str) -> None:
     Raises:
         ValueError: The shapes differ where an elementwise loss compares them.
     """
-    for labels, predictions in zip(y_true.shape, y_pred.shape, strict=False):
-        if None not in (labels, predictions) and labels != predictions:
-            break
-    else:
-        if len(y_true.shape) == len(y_pred.shape):
-            return
+    sizes = zip(y_true.shape, y_pred.shape, strict=False)
+    differ = any(None not in pair and pair[0] != pair[1] for pair in sizes)
+    if len(y_true.shape) == len(y_pred.shape) and not differ:
+        return
     raise ValueError(
         f"The loss of task '{name}' compares labels and predictions one by one: "
         f"their shapes must be equal. Received: labels of shape {_shape(y_true)}, "

@@ -16,6 +16,7 @@ from keras_mtl.metrics.task_means import TaskMeans
 from keras_mtl.models.prediction_masks import PredictionMasks
 from keras_mtl.models.sharing import (
     LayerSharing,
+    inputs_of_tasks,
     is_stacked,
     layers_of_tasks,
     print_sharing,
@@ -262,6 +263,9 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         )
         training.loss_means = TaskMeans(tasks, "loss")
         training.weight_means = TaskMeans(tasks, "weight")
+        training.rows_from = {}
+        if self._task_input is None and hasattr(self, "output"):
+            training.rows_from = inputs_of_tasks(self, dict(self.output))
         new_weighting = weightings.get(weighting)
         self._task_objective.set(tasks, list(scale.values()), new_weighting)
         training.arguments["weighting"] = new_weighting
@@ -327,6 +331,14 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             )
         return {task: _copies(given, task == tasks[0]) for task in tasks}
 
+    def _rows_from(self, x: Any) -> dict[str, Any]:
+        """Returns by task what its rows come from, for tasks of one loss to share."""
+        if hasattr(self, "output"):
+            return self._training_state.rows_from
+        if isinstance(x, Mapping) and all(task in x for task in self.task_names):
+            return {task: task for task in self.task_names}
+        return {}
+
     def _check_mask_values(self, given: Any, tasks: list[str]) -> dict[str, float]:
         if given is None:
             return {}
@@ -384,7 +396,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             local = replicas * losses
             value = engine.sum_over_replicas(ops.stop_gradient(losses))
             losses = ops.stop_gradient(value - local) + local
-        return ops.where(counts > 0, losses, 0.0), counts
+        return losses, counts
 
     def compute_loss(
         self,
@@ -495,6 +507,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         y = self._check_labels(y, y_pred)
         sample_weight = _weights_by_task(sample_weight, y)
         masks = self._masks(y_pred) or {}
+        rows_from = self._rows_from(x)
         batch = {}
         for task in tasks:
             if task not in y_pred:
@@ -509,6 +522,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
                     y_pred[task],
                     sample_weight.get(task),
                     masks.get(task),
+                    rows_from.get(task),
                 )
         return batch, None
 
@@ -698,7 +712,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             validation_data = self._check_validation(validation_data)
         self._set_class_weights(class_weight)
         try:
-            return super().fit(
+            history = super().fit(
                 x=x,
                 y=y,
                 batch_size=batch_size,
@@ -717,7 +731,8 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             )
         finally:
             self._set_class_weights(None)
-            self._own_averaged_values()
+        self._own_averaged_values()
+        return history
 
     def evaluate(
         self,

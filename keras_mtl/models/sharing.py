@@ -43,6 +43,21 @@ def layers_of_tasks(
     ]
 
 
+def inputs_of_tasks(
+    model: keras.Model, outputs: dict[str, keras.KerasTensor]
+) -> dict[str, frozenset[str]]:
+    """Returns by task the names of the inputs that its rows come from."""
+    inputs = {
+        id(layer): layer.name
+        for layer in model.layers
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+    return {
+        task: frozenset(inputs[i] for i in _layers_behind(tensor) if i in inputs)
+        for task, tensor in outputs.items()
+    }
+
+
 def _layers_behind(tensor: keras.KerasTensor) -> set[int]:
     """Returns the ids of the layers that a tensor of the graph depends on.
 

@@ -1,7 +1,7 @@
 """The losses of all tasks, tasks of one loss in one go."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +52,22 @@ class FunctionLoss(keras.losses.Loss):
 
 @dataclass
 class TaskBatch:
-    """One task's part of a batch."""
+    """One task's part of a batch.
+
+    Attributes:
+        y_true: Labels.
+        y_pred: Predictions.
+        sample_weight: Weights, or None.
+        prediction_mask: Keras mask of the predictions, or None.
+        rows_from: What the rows come from: only tasks whose rows come from the same
+            are known to have as many.
+    """
 
     y_true: Any
     y_pred: Any
     sample_weight: Any = None
     prediction_mask: Any = None
+    rows_from: Hashable = None
 
 
 class TaskLosses:
@@ -78,7 +88,9 @@ class TaskLosses:
     """
 
     def __init__(
-        self, losses: Mapping[str, Any], mask_values: Mapping[str, float]
+        self,
+        losses: Mapping[str, Any],
+        mask_values: Mapping[str, float],
     ) -> None:
         self.task_names = list(losses)
         self.losses = {name: _resolve(loss) for name, loss in losses.items()}
@@ -150,7 +162,7 @@ class TaskLosses:
             # One more axis for the loss to average over leaves one value a label.
             y_true = ops.expand_dims(y_true, -1)
             y_pred = ops.expand_dims(y_pred, -1)
-        return TaskBatch(y_true, y_pred, weight, part.prediction_mask)
+        return TaskBatch(y_true, y_pred, weight, part.prediction_mask, part.rows_from)
 
     def _group(self, name: str, part: TaskBatch, same: bool) -> Any:
         """What tasks have in common that are computed together.
@@ -169,7 +181,7 @@ class TaskLosses:
 
         tensors = part.y_true, part.y_pred, part.sample_weight, part.prediction_mask
         key = self._keys[name] if same or _is_stackable(self.losses[name]) else name
-        return (key, name in self.mask_values, *map(kind, tensors))
+        return (key, part.rows_from, name in self.mask_values, *map(kind, tensors))
 
     def _group_losses(
         self, parts: Sequence[tuple[str, TaskBatch]], rows: Any
@@ -238,6 +250,7 @@ class TaskLosses:
         count = ops.sum(ops.cast(at_rank(labels.present, 2), "float32"))
         # Rows cannot be left out of one number, so a missing label must show.
         value = ops.where(ops.all(labels.present), value, np.float32("nan"))
+        value = ops.where(count > 0, value, 0.0)
         one = ops.ones((1,), "float32")
         return ops.reshape(value, (1,)), one, ops.reshape(count, (1,))
 
