@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from keras import ops
 from keras_mtl import engine
 from keras_mtl import weighting as weightings
 from keras_mtl.metrics.task_means import TaskMeans
+from keras_mtl.models.loss_arguments import serialize_losses
 from keras_mtl.models.prediction_masks import PredictionMasks
 from keras_mtl.models.sharing import (
     LayerSharing,
@@ -43,7 +45,7 @@ class _Training:
     loss_means: TaskMeans
     weight_means: TaskMeans
     masks: PredictionMasks | None = None
-    kept: list[Any] | None = None
+    kept: threading.local
     kept_masks: list[Any] | None = None
 
 
@@ -178,7 +180,8 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         """
         if self._training_state is None:
             raise ValueError("`set_loss_weights` needs a compiled model.")
-        given = _check_numbers(loss_weights, self.task_names, "loss_weights")
+        given = _plain_numbers(loss_weights, "loss_weights")
+        given = _check_numbers(given, self.task_names, "loss_weights")
         values = self.loss_weights
         values.update(given)
         self._task_objective.loss_weights.assign([values[n] for n in self.task_names])
@@ -252,6 +255,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         scale = dict.fromkeys(tasks, 1.0)
         scale.update(_check_numbers(loss_weights, tasks, "loss_weights"))
         training = _Training()
+        training.kept = threading.local()
         training.arguments = arguments
         training.losses = TaskLosses(
             {task: losses[task] for task in tasks},
@@ -289,10 +293,13 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         """Returns what `compile` was given, serialised."""
         if self._training_state is None:
             return {}
-        return {
+        arguments = dict(self._training_state.arguments)
+        losses = serialize_losses(arguments.pop("loss"))
+        config = {
             key: keras.saving.serialize_keras_object(value)
-            for key, value in self._training_state.arguments.items()
+            for key, value in arguments.items()
         }
+        return {**config, "loss": losses}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as `get_compile_config` says, and builds the optimiser."""
@@ -411,10 +418,13 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         losses, counts = self.compute_task_losses(
             x, y, y_pred, sample_weight, training=training
         )
-        if state.kept is not None:
-            state.kept.extend([losses, counts])
+        kept = getattr(state.kept, "losses", None)
+        if kept is not None:
+            kept.extend([losses, counts])
         present = ops.cast(counts > 0, "float32")
-        weighted, weights = self._task_objective(losses, present, training=training)
+        weighted, weights = self._task_objective.call(
+            losses, present, training=training
+        )
         state.loss_means.update_state(ops.stop_gradient(losses), counts)
         if training:
             state.weight_means.update_state(ops.stop_gradient(weights), present)
@@ -589,12 +599,13 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
     @contextlib.contextmanager
     def _keep_task_losses(self) -> Iterator[list[Any]]:
         """Hands out the task losses and counts of the `compute_loss` inside."""
-        state = self._training_state
-        state.kept = []
+        # By thread, since each replica of TensorFlow has its own.
+        kept = self._training_state.kept
+        kept.losses = []
         try:
-            yield state.kept
+            yield kept.losses
         finally:
-            state.kept = None
+            kept.losses = None
 
     def _task_cotangents(
         self, x: Any, y_pred: Any, gradients: Sequence[Any]

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mtl import engine
 from keras_mtl.models.labels import (
     ELEMENTWISE,
     align,
@@ -17,10 +18,12 @@ from keras_mtl.models.labels import (
     find_missing,
     weight_at_values,
 )
+from keras_mtl.models.loss_arguments import loss_arguments
 
 _STACKABLE = ELEMENTWISE - {"hinge", "squared_hinge"} | {
     "categorical_crossentropy",
     "categorical_focal_crossentropy",
+    "cosine_similarity",
     "kl_divergence",
     "sparse_categorical_crossentropy",
 }
@@ -235,7 +238,8 @@ class TaskLosses:
             if loss.reduction == "mean_with_sample_weight":
                 denominators = ops.sum(counted * weight, axis=axes)
         if loss.reduction == "sum":
-            denominators = ops.ones_like(counts)
+            # They are summed over replicas, as the losses are.
+            denominators = ops.ones_like(counts) / engine.num_replicas()
         return ops.sum(masked, axis=axes), denominators, counts
 
     def _scalar_loss(self, name, part, value, labels, rows):
@@ -270,7 +274,7 @@ def _keras_function(loss: keras.losses.Loss) -> str | None:
         name = getattr(loss.fn, "__name__", "")
         return name if getattr(keras.losses, name, None) is loss.fn else None
     of_keras = type(loss).__module__.startswith("keras.")
-    if not of_keras or getattr(loss, "axis", -1) != -1:
+    if not of_keras or loss_arguments(loss).get("axis", -1) != -1:
         return None
     return getattr(getattr(loss, "fn", None), "__name__", None)
 
@@ -318,7 +322,7 @@ def _identity(loss: keras.losses.Loss) -> Any:
         return loss.fn
     if not type(loss).__module__.startswith("keras."):
         return id(loss)
-    config = {k: v for k, v in loss.get_config().items() if k != "name"}
+    config = {k: v for k, v in loss_arguments(loss).items() if k != "name"}
     return type(loss), json.dumps(config, sort_keys=True, default=repr)
 
 

@@ -62,7 +62,8 @@ class TaskObjective(keras.layers.Layer):
 
     def call(self, losses: Any, present: Any, training: bool = False) -> Any:
         """Returns the weighted losses and the weights in force, each `(T,)`."""
-        weighted, weights = self.weighting(
+        # Not `__call__`: all is built and float32, and it costs 0.2 ms on PyTorch.
+        weighted, weights = self.weighting.call(
             losses, present, training=training, return_weights=True
         )
         scale = ops.convert_to_tensor(self.loss_weights)

@@ -1,0 +1,52 @@
+"""Initial values for parameters that several tasks hold side by side."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def independent_initializers(
+    initializer: Callable[..., Any], count: int
+) -> list[Callable[..., Any]]:
+    """Returns `count` initializers that are like this one and draw independently.
+
+    A Keras initializer gives the same values each time it is called, unless its
+    seed is a `keras.random.SeedGenerator`. A copy without a seed draws a fresh
+    one, and those of an initializer with an integer seed get seeds made from it.
+
+    Args:
+        initializer: An initializer, or any function of `shape` and `dtype`.
+        count: How many.
+    """
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return [initializer] * count
+    config = initializer.get_config()
+    seed = config.get("seed")
+    if "seed" in config and seed is None:
+        return [initializer.clone() for _ in range(count)]
+    if isinstance(seed, int):
+        seeds = np.random.SeedSequence(seed).generate_state(count) >> 1  # fit in int32
+        return [initializer.from_config({**config, "seed": int(s)}) for s in seeds]
+    return [initializer] * count
+
+
+class StackedInitializer:
+    """Initialises a stack `(T, ...)` slice by slice.
+
+    Every slice is drawn as if it stood alone: its scale follows from its own
+    fan-in, not from that of the stack.
+
+    Args:
+        initializer: Initializer of one slice.
+    """
+
+    def __init__(self, initializer: Callable[..., Any]) -> None:
+        self.initializer = initializer
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Returns the stack, of shape `shape`."""
+        slices = independent_initializers(self.initializer, shape[0])
+        return ops.stack([draw(tuple(shape[1:]), dtype=dtype) for draw in slices])

@@ -1,0 +1,58 @@
+"""Recipes run from the command line to the end."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+RECIPES = pathlib.Path(__file__).parents[2] / "recipes"
+DATA = os.environ.get("KERAS_MTL_DATA")
+needs_data = pytest.mark.skipif(
+    DATA is None, reason="KERAS_MTL_DATA names no directory with the prepared files"
+)
+
+
+def run(name, directory, *arguments):
+    result = subprocess.run(
+        [sys.executable, RECIPES / name, *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in RECIPES.glob("*.py")))
+def test_every_recipe_says_what_it_does(name):
+    source = (RECIPES / name).read_text()
+    assert source.startswith('"""')
+    if "argparse" in source:
+        assert f"python recipes/{name}" in source
+
+
+def test_quickstart(tmp_path):
+    printed = run("quickstart.py", tmp_path, "--epochs", "2", "--train-size", "300")
+    for expected in ("single-task", "uncertainty", "sum_mae", "delta-m", "seconds"):
+        assert expected in printed
+    assert (tmp_path / "quickstart.png").stat().st_size > 10_000
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("census_income.py", ["--batch-size", "4096"], ["income AUC", "uncertainty"]),
+        ("tox21.py", ["--weighting", "uncertainty"], ["NR-AR", "mean", "single-task"]),
+    ],
+)
+def test_real_data(name, arguments, expected, tmp_path):
+    table = tmp_path / "table.md"
+    arguments = ["--seeds", "1", "--epochs", "1", "--markdown", str(table), *arguments]
+    printed = run(name, tmp_path, *arguments)
+    for text in expected:
+        assert text in printed and text in table.read_text()
