@@ -18,19 +18,15 @@ slow_to_compile = (
 """Marks tests that compile the step, which takes torch many seconds."""
 
 
-def check_layer(make_layer, inputs, row_wise=True):
-    """Everything but masks, half precision and jit, which get tests of their own.
-
-    `row_wise=False` is for a layer whose answer for a row depends on the others.
-    """
+def check_layer(make_layer, inputs):
+    """Everything but masks, half precision and jit, which get tests of their own."""
     inputs = as_float32(inputs)
     check_shapes_and_dtypes(make_layer, inputs)
     check_config(make_layer, inputs)
     check_saving(make_layer, inputs)
     check_dtype_policies(make_layer, inputs)
     check_permutation(make_layer, inputs)
-    if row_wise:
-        check_batch_sizes(make_layer, inputs)
+    check_batch_sizes(make_layer, inputs)
     check_training(make_layer, inputs)
 
 
