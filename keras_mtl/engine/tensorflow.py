@@ -95,5 +95,5 @@ def _norm(gradient: Any, unit: Any) -> Any:
     """Returns the norm of a scaled gradient of the global batch."""
     if gradient is None:
         return tf.zeros(())
-    gradient = sum_over_replicas(tf.convert_to_tensor(gradient))
+    gradient = sum_over_replicas(tf.convert_to_tensor(gradient)) / num_replicas()
     return tf.norm(tf.cast(gradient, tf.float32) / unit)

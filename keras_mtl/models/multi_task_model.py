@@ -45,6 +45,7 @@ class _Training:
     loss_means: TaskMeans
     weight_means: TaskMeans
     masks: PredictionMasks | None = None
+    testing: bool = False
     kept: threading.local
     kept_masks: list[Any] | None = None
 
@@ -468,7 +469,8 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             results.update(value if isinstance(value, dict) else {metric.name: value})
         results.update(state.loss_means.result())
         results.update(state.metrics.result())
-        results.update(state.weight_means.result())
+        if not state.testing:
+            results.update(state.weight_means.result())
         return results
 
     @property
@@ -764,17 +766,18 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         """
         self._assert_compiled("evaluate")
         y, sample_weight = self._check_arrays(x, y, sample_weight)
-        logs = super().evaluate(
-            x=x,
-            y=y,
-            batch_size=batch_size,
-            verbose=verbose,
-            sample_weight=sample_weight,
-            steps=steps,
-            callbacks=callbacks,
-            return_dict=True,
-            **kwargs,
-        )
+        with self._testing():
+            logs = super().evaluate(
+                x=x,
+                y=y,
+                batch_size=batch_size,
+                verbose=verbose,
+                sample_weight=sample_weight,
+                steps=steps,
+                callbacks=callbacks,
+                return_dict=True,
+                **kwargs,
+            )
         logs = _plain_logs(logs)
         return logs if return_dict else self._in_order(logs, self.metrics_names)
 
@@ -807,10 +810,25 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         """Evaluates one batch, as `keras.Model.test_on_batch`."""
         self._assert_compiled("test_on_batch")
         y, sample_weight = self._check_arrays(x, y, sample_weight)
-        logs = _plain_logs(
-            super().test_on_batch(x, y=y, sample_weight=sample_weight, return_dict=True)
-        )
+        with self._testing():
+            logs = super().test_on_batch(
+                x, y=y, sample_weight=sample_weight, return_dict=True
+            )
+        logs = _plain_logs(logs)
         return logs if return_dict else self._in_order(logs, self.metrics_names)
+
+    @contextlib.contextmanager
+    def _testing(self) -> Iterator[None]:
+        """Leaves the task weights, which are those of training, out of results.
+
+        Keras reports results of metrics only if a step returns all of them.
+        """
+        state = self._training_state
+        state.testing = True
+        try:
+            yield
+        finally:
+            state.testing = False
 
     def _assert_compiled(self, method: str) -> None:
         if self._training_state is None:
