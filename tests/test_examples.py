@@ -54,13 +54,13 @@ def namespace():
     return {"keras": keras, "keras_mtl": keras_mtl, "np": np, "ops": ops}
 
 
-@pytest.mark.parametrize("source", docstring_examples())
+@pytest.mark.parametrize("source", list(docstring_examples()))
 def test_docstring_example(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(source, "<docstring>", "exec"), namespace())
 
 
-@pytest.mark.parametrize("path", pages())
+@pytest.mark.parametrize("path", list(pages()))
 def test_page(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shared = namespace()

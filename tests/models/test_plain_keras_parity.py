@@ -211,7 +211,7 @@ def test_every_kind_of_loss(kinds, optimizer):
     losses = {name: loss for name, (_, _, loss, _) in kinds.items()}
     for model in (plain, ours):
         model.compile(OPTIMIZERS[optimizer](), loss=losses, run_eagerly=EAGER)
-    assert_same_training(plain, ours, x, y)
+    assert_same_training(plain, ours, x, y, epochs=1)
 
 
 @pytest.mark.parametrize("name", list(REGRESSIONS) + list(CLASSIFICATIONS))
@@ -253,7 +253,7 @@ def test_loss_weights_sample_weights_and_metrics(optimizer):
 
 
 @pytest.mark.parametrize(
-    "reduction", ["sum", "mean", "sum_over_batch_size", "mean_with_sample_weight"]
+    "reduction", ["sum", "sum_over_batch_size", "mean_with_sample_weight"]
 )
 def test_reductions_with_sample_weights(reduction):
     plain, ours = pair(network)
@@ -265,7 +265,7 @@ def test_reductions_with_sample_weights(reduction):
         model.compile(keras.optimizers.SGD(0.001), loss=loss, run_eagerly=EAGER)
     x, y = data(ROWS)
     weight = {"a": np.linspace(0.1, 3, ROWS), "b": np.linspace(2, 0.5, ROWS)}
-    assert_same_training(plain, ours, x, y, weight, weight, batch_size=ROWS)
+    assert_same_training(plain, ours, x, y, weight, weight, epochs=1, batch_size=ROWS)
 
 
 def test_a_mean_with_sample_weight_over_batches_is_that_of_the_epoch():

@@ -32,7 +32,7 @@ from weightings_for_tests import InverseMean, LogVariance
 from keras_mtl import MultiTaskModel
 
 BACKEND = keras.backend.backend()
-ROWS = 48
+ROWS = 32
 
 
 @keras.saving.register_keras_serializable("keras_mtl_tests")
@@ -250,7 +250,21 @@ def test_training_of_every_form_goes_on_in_a_fresh_process(tmp_path):
     assert_trains_on_in_a_fresh_process(tmp_path, list(FORMS))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        "subclassed",
+        "passing_subclass",
+        "own_classes",
+        "half_precision",
+        pytest.param("functional", marks=pytest.mark.slow),
+        pytest.param("random_weights", marks=pytest.mark.slow),
+        pytest.param("of_rows", marks=pytest.mark.slow),
+        pytest.param("functional_subclass", marks=pytest.mark.slow),
+        pytest.param("scaled_losses", marks=pytest.mark.slow),
+        pytest.param("moving_average", marks=pytest.mark.slow),
+    ],
+)
 def test_training_goes_on_after_loading(tmp_path, form):
     keras.utils.set_random_seed(1)
     model = FORMS[form]()
