@@ -725,7 +725,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             validation_data = self._check_validation(validation_data)
         self._set_class_weights(class_weight)
         try:
-            history = super().fit(
+            return super().fit(
                 x=x,
                 y=y,
                 batch_size=batch_size,
@@ -744,8 +744,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             )
         finally:
             self._set_class_weights(None)
-        self._own_averaged_values()
-        return history
+            self._own_averaged_values()
 
     def evaluate(
         self,

@@ -113,6 +113,7 @@ def test_each_task_its_own_inputs():
     y = {"digits": TASK, "sensors": Y[:20]}
     logs = model.train_on_batch(x, y, return_dict=True)  # 48 rows and 20 rows
     assert np.isfinite(list(logs.values())).all()
+    model.reset_metrics()
     logs = model.test_on_batch(x, y, return_dict=True)
     predicted = model.predict_on_batch(x)
     error = keras.ops.convert_to_numpy(predicted["sensors"]) - Y[:20]
