@@ -1,10 +1,15 @@
 """The training step on JAX."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import keras
+import numpy as np
+
+from keras_mtl.engine.packing import exchanged, pack_logs, unpack_batch, unpack_logs
 
 
 def num_replicas() -> int:
@@ -17,8 +22,76 @@ def sum_over_replicas(tensor: Any) -> Any:
     return tensor
 
 
+def snapshot(tensor: Any) -> Any:
+    """Returns the tensor itself, which no later value of a variable can change."""
+    return jnp.asarray(tensor)
+
+
+def _packing(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+    def packing(state: Any, data: Any) -> tuple[dict[str, Any], Any]:
+        logs, state = step(state, unpack_batch(data))
+        return pack_logs(logs), state
+
+    return packing
+
+
+def _unpacking(function: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
+    def unpacking(state: Any, data: Any) -> tuple[dict[str, Any], Any]:
+        logs, state = function(state, data)
+        return unpack_logs(logs, _numbers), state
+
+    return unpacking
+
+
+def _numbers(vector: Any) -> list["_Number"]:
+    """Returns numbers of a vector without a computation on the device for each."""
+    numbers = _Numbers(vector)
+    return [_Number(numbers, index) for index in range(len(vector))]
+
+
+class _Numbers:
+    """A vector on the device, fetched once, and only if one of its numbers is read."""
+
+    def __init__(self, vector: Any) -> None:
+        self.vector = vector
+
+    @functools.cached_property
+    def values(self) -> np.ndarray:
+        return np.asarray(self.vector)
+
+
+class _Number:
+    """One number of a vector; Keras makes it a float before a callback sees it."""
+
+    __slots__ = ("index", "numbers")
+
+    def __init__(self, numbers: _Numbers, index: int) -> None:
+        self.numbers = numbers
+        self.index = index
+
+    def __float__(self) -> float:
+        return float(self.numbers.values[self.index])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numbers.values[self.index], dtype=dtype)
+
+
 class TrainStep:
     """Steps of `MultiTaskModel`: Keras's own, unless the weighting wants more."""
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes the function of a training step, as Keras, with fewer tensors."""
+        if self.train_function is None or force:
+            with exchanged(self, "train_step", _packing(self.train_step)):
+                super().make_train_function(force)
+            self.train_function = _unpacking(self.train_function)
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Makes the function of an evaluation step, as Keras, with fewer tensors."""
+        if self.test_function is None or force:
+            with exchanged(self, "test_step", _packing(self.test_step)):
+                super().make_test_function(force)
+            self.test_function = _unpacking(self.test_function)
 
     def train_step(self, state: Any, data: Any) -> tuple[dict[str, Any], Any]:
         """Trains on one batch."""

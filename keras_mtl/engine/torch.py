@@ -1,9 +1,12 @@
 """The training step on PyTorch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import torch
+
+from keras_mtl.engine.packing import unpack_batch
 
 
 def num_replicas() -> int:
@@ -16,8 +19,44 @@ def sum_over_replicas(tensor: Any) -> Any:
     return tensor
 
 
+@torch.library.custom_op("keras_mtl::snapshot", mutates_args=())
+def _snapshot(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone()
+
+
+@_snapshot.register_fake
+def _(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor)
+
+
+def snapshot(tensor: Any) -> Any:
+    """Returns a copy, which does not see later values of a variable.
+
+    An operation that `torch.compile` cannot look into: it would compute a plain copy
+    anew for the backward pass, from the value that the variable has by then.
+    """
+    tensor = keras.ops.convert_to_tensor(tensor)
+    return _snapshot(tensor) if torch.compiler.is_compiling() else tensor.clone()
+
+
+def _unpacking(function: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    return lambda data: function([unpack_batch(data[0])])
+
+
 class TrainStep:
     """Steps of `MultiTaskModel`: Keras's own, unless the weighting wants more."""
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes the function of a training step, as Keras."""
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            self.train_function = _unpacking(self.train_function)
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Makes the function of an evaluation step, as Keras."""
+        if self.test_function is None or force:
+            super().make_test_function(force)
+            self.test_function = _unpacking(self.test_function)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one batch."""
@@ -31,6 +70,9 @@ class TrainStep:
         """Evaluates one batch."""
         return self._without_weights(super().test_step(data))
 
+    # Not compiled: what `torch.compile` makes of a forward pass allows for one
+    # backward pass only.
+    @torch.compiler.disable
     def _step_with_gradient_norms(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y_pred = self(x, training=True)

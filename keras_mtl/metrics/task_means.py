@@ -52,15 +52,19 @@ class TaskMeans(keras.metrics.Metric):
         """Adds finite values `(T,)`, weighted by counts `(T,)`."""
         values = ops.cast(values, self.dtype)
         counts = ops.cast(counts, self.dtype)
-        self.total.assign(self.total + values * counts)
-        self.count.assign(self.count + counts)
+        self.total.assign_add(values * counts)
+        self.count.assign_add(counts)
+
+    def result_vector(self) -> Any:
+        """Returns the means in the order of the tasks, `(T,)`."""
+        return ops.divide_no_nan(
+            ops.convert_to_tensor(self.total), ops.convert_to_tensor(self.count)
+        )
 
     def result(self) -> dict[str, Any]:
         """Returns the means by `<task>_<suffix>`."""
-        means = ops.divide_no_nan(
-            ops.convert_to_tensor(self.total), ops.convert_to_tensor(self.count)
-        )
-        return dict(zip(self.result_names, ops.unstack(means), strict=True))
+        means = ops.unstack(self.result_vector())
+        return dict(zip(self.result_names, means, strict=True))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""

@@ -230,7 +230,8 @@ class TaskLosses:
         axes = tuple(range(1, len(values.shape)))
         counted = ops.cast(present, "float32")
         masked = ops.where(present, values, 0.0)
-        counted = counted * ops.ones_like(masked)  # one a value, also if broadcast
+        if tuple(present.shape) != tuple(values.shape):
+            counted = counted * ops.ones_like(masked)  # one a value, also if broadcast
         denominators = counts = ops.sum(counted, axis=axes)
         if labels.weight is not None:
             weight = weight_at_values(labels.weight, values, names[0])

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mtl import engine
+
 
 class Weighting(keras.layers.Layer):
     """Turns the losses of T tasks into one objective.
@@ -161,17 +163,19 @@ class Weighting(keras.layers.Layer):
         present = ops.cast(present, losses.dtype)
         here = present > 0
         # An absent task's loss is 0: one whose logarithm and inverse are finite
-        # keeps NaN out of the gradient of what is masked below.
-        losses = ops.where(here, losses, 1.0)
-        weights = ops.stop_gradient(self.task_weights(losses, present, training))
+        # keeps NaN out of the weights, and out of the gradient of what is masked.
+        constants = ops.where(here, ops.stop_gradient(losses), 1.0)
+        weights = ops.stop_gradient(self.task_weights(constants, present, training))
         # A copy, since `update` may assign the variable that the weights are:
         # PyTorch would see the new value in the backward pass.
-        weights = ops.where(here, ops.copy(weights), 0.0)
-        weighted = ops.where(here, self.objective(losses, present, weights), 0.0)
+        weights = ops.where(here, engine.snapshot(weights), 0.0)
+        losses = ops.where(here, losses, 1.0)
+        weighted = self.objective(losses, present, weights)
+        if type(self).objective is not Weighting.objective:
+            weighted = ops.where(here, weighted, 0.0)
         if training:
             # A loss that is not finite (a step that the loss scale skips, for one)
             # counts as absent: it would stay in the state for good.
-            constants = ops.stop_gradient(losses)
             finite = ops.isfinite(constants)
             observed = present * ops.cast(finite, losses.dtype)
             self.update(ops.where(finite, constants, 1.0), observed, weights)

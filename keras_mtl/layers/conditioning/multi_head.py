@@ -152,16 +152,12 @@ class MultiHead(keras.layers.Layer):
         self._check_shape(inputs.shape)
         leading = ops.shape(inputs)[:-1]
         x = ops.cast(inputs, self.compute_dtype)
-        x = self._first_product(ops.reshape(x, (-1, inputs.shape[-1])))
-        for depth in range(len(self.kernels)):  # x: (T, rows, features)
-            if depth > 0:
-                x = ops.matmul(self.hidden_activation(x), self.kernels[depth])
-            if self.use_bias:
-                x = ops.add(x, ops.expand_dims(self.biases[depth], 1))
-        x = self.activation(x)
-        if len(inputs.shape) > 2:
-            x = ops.reshape(x, (self.num_tasks, *leading, self.units))
-        heads = ops.unstack(x, self.num_tasks, axis=0)
+        x = self._first_layer(ops.reshape(x, (-1, inputs.shape[-1])))
+        for depth in range(1, len(self.kernels)):
+            x = self._next_layer(self.hidden_activation(x), depth)
+        x = self.activation(ops.reshape(x, (-1, self.num_tasks, self.units)))
+        x = ops.reshape(x, (*leading, self.num_tasks, self.units))
+        heads = ops.unstack(x, self.num_tasks, axis=-2)
         return dict(zip(self.task_names, heads, strict=True))
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> dict[str, Any] | None:
@@ -199,17 +195,34 @@ class MultiHead(keras.layers.Layer):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
 
-    def _first_product(self, x: Any) -> Any:
-        """Multiplies the rows, which all heads share, by the first kernels.
+    def _first_layer(self, x: Any) -> Any:
+        """Applies the first layer of all heads, `(rows, T * out)`.
 
         One wide product: repeated for each head, the rows would fill T times the
         memory, in the gradient too.
         """
-        _, size_in, size_out = self.kernels[0].shape
-        wide = ops.transpose(self.kernels[0], (1, 0, 2))
-        wide = ops.reshape(wide, (size_in, self.num_tasks * size_out))
-        x = ops.reshape(ops.matmul(x, wide), (-1, self.num_tasks, size_out))
-        return ops.transpose(x, (1, 0, 2))  # (T, rows, out)
+        size_in = x.shape[-1]
+        kernel = ops.transpose(self.kernels[0], (1, 0, 2))
+        return self._add_bias(ops.matmul(x, ops.reshape(kernel, (size_in, -1))), 0)
+
+    def _next_layer(self, x: Any, depth: int) -> Any:
+        """Applies a later layer: `(rows, T * in)` to `(rows, T * out)`."""
+        _, size_in, size_out = self.kernels[depth].shape
+        kernel = ops.convert_to_tensor(self.kernels[depth])
+        if size_out == 1:
+            # A product with a vector, which needs no other order of the axes.
+            x = ops.multiply(x, ops.reshape(kernel, (-1,)))
+            x = ops.sum(ops.reshape(x, (-1, self.num_tasks, size_in)), axis=-1)
+        else:
+            x = ops.reshape(x, (-1, self.num_tasks, size_in))
+            x = ops.matmul(ops.transpose(x, (1, 0, 2)), kernel)
+            x = ops.reshape(ops.transpose(x, (1, 0, 2)), (-1, x.shape[0] * size_out))
+        return self._add_bias(x, depth)
+
+    def _add_bias(self, x: Any, depth: int) -> Any:
+        if not self.use_bias:
+            return x
+        return ops.add(x, ops.reshape(self.biases[depth], (-1,)))
 
     def _check_shape(self, input_shape: tuple[int | None, ...]) -> None:
         if len(input_shape) < 2 or input_shape[-1] is None:
