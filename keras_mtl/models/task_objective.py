@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mtl import engine
 from keras_mtl.weighting.weighting import Weighting
 
 
@@ -47,6 +48,7 @@ class TaskObjective(keras.layers.Layer):
                 f"model is compiled for {len(task_names)}: {list(task_names)}. Pass "
                 f"a new one. Received: weighting={weighting!r}"
             )
+        weighting.snapshot = engine.snapshot
         self.parts.clear()
         self.parts.extend([scale, weighting])
 

@@ -6,8 +6,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mtl import engine
-
 
 class Weighting(keras.layers.Layer):
     """Turns the losses of T tasks into one objective.
@@ -65,6 +63,9 @@ class Weighting(keras.layers.Layer):
 
     needs_losses_after_step: bool = False
     """Whether `update_after_step` wants the losses after the optimiser's step."""
+
+    snapshot = staticmethod(ops.copy)
+    """Copies a tensor. The model exchanges it for what its backend wants."""
 
     def __init__(self, *, name: str | None = None, **kwargs: Any) -> None:
         kwargs.pop("dtype", None)  # losses are float32 under every dtype policy
@@ -168,7 +169,7 @@ class Weighting(keras.layers.Layer):
         weights = ops.stop_gradient(self.task_weights(constants, present, training))
         # A copy, since `update` may assign the variable that the weights are:
         # PyTorch would see the new value in the backward pass.
-        weights = ops.where(here, engine.snapshot(weights), 0.0)
+        weights = ops.where(here, self.snapshot(weights), 0.0)
         losses = ops.where(here, losses, 1.0)
         weighted = self.objective(losses, present, weights)
         if type(self).objective is not Weighting.objective:
