@@ -5,7 +5,8 @@
 Each backend runs in a process of its own. In it, every model of a row is made,
 trained for a few steps to compile, and then timed in turns, so that what else the
 machine does falls on all alike. A step is one step of `fit` on data in memory;
-printed are medians over rounds, in ms and as a ratio to plain Keras's step.
+printed are medians over rounds: ms, and the ratio to plain Keras's step of the
+same round.
 
 Rows: plain `keras.Model` with a dict of losses, and `MultiTaskModel` with every
 weighting, with separate heads and with all heads in one `MultiHead`. Workloads:
@@ -36,7 +37,9 @@ def main():
     parser.add_argument("--workload", nargs="+", default=["mlp", "conv"])
     parser.add_argument("--tasks", nargs="+", type=int, default=[2, 8, 32])
     parser.add_argument("--weighting", nargs="+", help="default: all")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--rounds", type=int, help="default: 31, 14, 10 for T = 2, 8, 32"
+    )
     parser.add_argument("--steps", type=int, default=20, help="steps of a round")
     parser.add_argument("--jit", choices=["both", "on", "off"], default="both")
     parser.add_argument("--json", help="file to append the figures to")
@@ -56,14 +59,14 @@ def main():
                         "workload": workload,
                         "tasks": tasks,
                         "weightings": arguments.weighting,
-                        "rounds": arguments.rounds,
+                        "rounds": arguments.rounds or 9 + 44 // tasks,
                         "steps": arguments.steps,
                         "jit": jit,
                     }
                     table[tasks] = run(backend, job)
                     if arguments.json:
                         with open(arguments.json, "a") as file:
-                            row = {"backend": backend, **job, "ms": table[tasks]}
+                            row = {"backend": backend, **job, "ms, ratio": table[tasks]}
                             file.write(json.dumps(row) + "\n")
                 print_table(backend, jit, workload, table)
 
@@ -95,8 +98,7 @@ def print_table(backend, jit, workload, table):
     for name in table[tasks[0]]:
         cells = []
         for count in tasks:
-            ms, plain = table[count][name], table[count]["plain Keras"]
-            ratio = ms / plain
+            ms, ratio = table[count][name]
             over = ratio > bound(name, count, backend, jit)
             cells.append(f"{ms:>9.2f} ({ratio:.2f}){'!' if over else ' '}")
         print(f"{name:<28}" + "".join(f"{cell:>20}" for cell in cells))
@@ -114,7 +116,7 @@ def bound(name, tasks, backend, jit):
 
 
 def measure(job):
-    """Returns the median ms a step by row."""
+    """Returns by row the medians of ms a step and of the ratio to plain Keras."""
     import keras
     import numpy as np
 
@@ -193,7 +195,14 @@ def measure(job):
             )
             if round_index:
                 times[name].append(clock.seconds * 1000)
-    return {name: statistics.median(values) for name, values in times.items()}
+    plain = times["plain Keras"]
+    return {
+        name: (
+            statistics.median(values),
+            statistics.median(a / b for a, b in zip(values, plain, strict=True)),
+        )
+        for name, values in times.items()
+    }
 
 
 if __name__ == "__main__":
