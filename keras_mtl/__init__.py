@@ -1,12 +1,13 @@
 """Multi-task learning and meta-learning for Keras 3, under plain `model.fit`."""
 
-from keras_mtl import data, datasets, layers, metrics, weighting
+from keras_mtl import aggregation, data, datasets, layers, metrics, weighting
 from keras_mtl.models.multi_task_model import MultiTaskModel
 
 __version__ = "0.1.0"
 
 __all__ = [
     "MultiTaskModel",
+    "aggregation",
     "data",
     "datasets",
     "layers",

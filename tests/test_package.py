@@ -13,12 +13,14 @@ HEAVY = ["sklearn", "matplotlib", "rich", "tensorflow_datasets", "keras_tuner", 
 LAYERS = {
     "layers": set(),
     "weighting": set(),
+    "aggregation": set(),
     "data": set(),
     "metrics": set(),
     "datasets": {"data"},
-    "engine": {"weighting"},
-    "models": {"engine", "weighting", "metrics"},
+    "engine": {"weighting", "aggregation"},
+    "models": {"engine", "weighting", "aggregation", "metrics"},
 }
+COMMON = {"argument_checks"}
 
 
 def imported(path):
@@ -50,7 +52,7 @@ def test_arrows_run_one_way(package):
         for name in imported(path):
             if name.startswith("keras_mtl."):
                 target = name.split(".")[1]
-                assert target in LAYERS[package] | {package}, f"{path}: {name}"
+                assert target in LAYERS[package] | {package, *COMMON}, f"{path}: {name}"
 
 
 def test_only_the_engine_knows_backends():

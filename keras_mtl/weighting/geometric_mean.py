@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mtl.weighting.argument_checks import check_number
+from keras_mtl.argument_checks import check_number
 from keras_mtl.weighting.log_losses import log_losses, log_losses_slope
 from keras_mtl.weighting.value_with_slope import value_with_slope
 from keras_mtl.weighting.weighting import Weighting

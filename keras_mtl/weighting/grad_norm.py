@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mtl.weighting.argument_checks import check_choice, check_number
+from keras_mtl.argument_checks import check_choice, check_number
 from keras_mtl.weighting.masked_adam import MaskedAdam
 from keras_mtl.weighting.per_task_weighting import PerTaskWeighting, values_of
 from keras_mtl.weighting.present_tasks import mean_over_present

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mtl.weighting.argument_checks import check_number
+from keras_mtl.argument_checks import check_number
 from keras_mtl.weighting.present_tasks import softmax_over_present
 from keras_mtl.weighting.weighting import Weighting
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mtl.weighting.argument_checks import check_number
+from keras_mtl.argument_checks import check_number
 from keras_mtl.weighting.bounded import Bounded
 from keras_mtl.weighting.per_task_weighting import (
     PerTaskWeighting,

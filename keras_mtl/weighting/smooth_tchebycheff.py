@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mtl.weighting.argument_checks import check_count, check_number
+from keras_mtl.argument_checks import check_count, check_number
 from keras_mtl.weighting.log_losses import log_losses, log_losses_slope
 from keras_mtl.weighting.per_task_weighting import PerTaskWeighting, constant, values_of
 from keras_mtl.weighting.present_tasks import (

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_mtl.weighting.argument_checks import (
+from keras_mtl.argument_checks import (
     check_choice,
     check_count,
     check_number,

@@ -1,0 +1,1 @@
+"""Small convex problems, solved in the graph."""
