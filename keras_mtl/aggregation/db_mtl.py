@@ -94,8 +94,8 @@ class DBMTL(Aggregator):
         if training:
             finite = ops.all(ops.isfinite(norms))
             for variable, value in zip(self.averages, averages, strict=True):
-                variable.assign(ops.where(finite, value, variable))
-            self.step.assign(ops.where(finite, step, self.step))
+                variable.assign(ops.where(finite, value, variable.value))
+            self.step.assign(ops.where(finite, step, self.step.value))
         return updates
 
     def get_config(self) -> dict[str, Any]:

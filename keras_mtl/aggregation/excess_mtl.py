@@ -101,10 +101,10 @@ class ExcessMTL(Aggregator):
         if training:
             finite = ops.all(ops.isfinite(excess))
             for variable, total in zip(self.squares, squares, strict=True):
-                variable.assign(ops.where(finite, total, variable))
-            self.first_excess.assign(ops.where(finite, first, self.first_excess))
+                variable.assign(ops.where(finite, total, variable.value))
+            self.first_excess.assign(ops.where(finite, first, self.first_excess.value))
             self.log_weights.assign(ops.where(finite, logs, old))
-            self.step.assign(ops.where(finite, self.step + 1.0, self.step))
+            self.step.assign(ops.where(finite, self.step + 1.0, self.step.value))
         return weighted_rows(jacobians, weights)
 
     def get_config(self) -> dict[str, Any]:

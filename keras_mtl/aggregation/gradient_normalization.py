@@ -71,7 +71,7 @@ class GradientNormalization(AggregatorWrapper):
             fresh = ops.logical_and(first == 0, present > 0)
             first = ops.where(fresh, losses, first)
             if training:
-                kept = ops.where(ops.isfinite(first), first, self.first_losses)
+                kept = ops.where(ops.isfinite(first), first, self.first_losses.value)
                 self.first_losses.assign(kept)
             scales = scales * safe_inverse(first)
         return scales

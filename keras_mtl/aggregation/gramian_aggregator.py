@@ -174,7 +174,8 @@ class GramianAggregator(Aggregator):
         yield
         if training:
             for variable, value in zip(states, before, strict=True):
-                variable.assign(ops.where(finite, variable, value))
+                now = ops.convert_to_tensor(variable)
+                variable.assign(ops.where(finite, now, value))
 
     def solve(self, problem: GramianProblem) -> Any:
         """Returns the weights `(T,)`; those of absent tasks are ignored."""

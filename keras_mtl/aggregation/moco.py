@@ -107,8 +107,8 @@ class MoCo(Aggregator):
             finite = ops.all(ops.isfinite(moved))
             self.simplex_weights.assign(ops.where(finite, moved, old))
             for variable, value in zip(self.averages, averages, strict=True):
-                variable.assign(ops.where(finite, value, variable))
-            self.step.assign(ops.where(finite, step, self.step))
+                variable.assign(ops.where(finite, value, variable.value))
+            self.step.assign(ops.where(finite, step, self.step.value))
         return updates
 
     def get_config(self) -> dict[str, Any]:
