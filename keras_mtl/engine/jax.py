@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_mtl.engine.packing import exchanged, pack_logs, unpack_batch, unpack_logs
+from keras_mtl.engine.packing import (
+    PackedFunctions,
+    pack_logs,
+    unpack_batch,
+    unpack_logs,
+)
 
 
 def num_replicas() -> int:
@@ -76,22 +81,11 @@ class _Number:
         return np.array(self.numbers.values[self.index], dtype=dtype)
 
 
-class TrainStep:
+class TrainStep(PackedFunctions):
     """Steps of `MultiTaskModel`: Keras's own, unless the weighting wants more."""
 
-    def make_train_function(self, force: bool = False) -> None:
-        """Makes the function of a training step, as Keras, with fewer tensors."""
-        if self.train_function is None or force:
-            with exchanged(self, "train_step", _packing(self.train_step)):
-                super().make_train_function(force)
-            self.train_function = _unpacking(self.train_function)
-
-    def make_test_function(self, force: bool = False) -> None:
-        """Makes the function of an evaluation step, as Keras, with fewer tensors."""
-        if self.test_function is None or force:
-            with exchanged(self, "test_step", _packing(self.test_step)):
-                super().make_test_function(force)
-            self.test_function = _unpacking(self.test_function)
+    _packing = staticmethod(_packing)
+    _unpacking = staticmethod(_unpacking)
 
     def train_step(self, state: Any, data: Any) -> tuple[dict[str, Any], Any]:
         """Trains on one batch."""

@@ -115,3 +115,25 @@ def exchanged(model: Any, method: str, function: Callable[..., Any]) -> Iterator
         yield
     finally:
         object.__delattr__(model, method)
+
+
+class PackedFunctions:
+    """Makes Keras's functions of steps with fewer tensors going in and out.
+
+    A backend's `TrainStep` says how: `_packing(step)` returns a step on packed batches
+    with packed logs, `_unpacking(function)` a function that takes them apart again.
+    """
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes the function of a training step, as Keras."""
+        if self.train_function is None or force:
+            with exchanged(self, "train_step", self._packing(self.train_step)):
+                super().make_train_function(force)
+            self.train_function = self._unpacking(self.train_function)
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Makes the function of an evaluation step, as Keras."""
+        if self.test_function is None or force:
+            with exchanged(self, "test_step", self._packing(self.test_step)):
+                super().make_test_function(force)
+            self.test_function = self._unpacking(self.test_function)

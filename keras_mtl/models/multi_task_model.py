@@ -875,7 +875,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
 
     def _check_validation(self, data: tuple) -> tuple:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y, sample_weight = self._check_arrays(x, y, sample_weight)
+        y, sample_weight = self._pack(*self._check_arrays(x, y, sample_weight))
         return (x, y) if sample_weight is None else (x, y, sample_weight)
 
     def _check_task_index(self, x: Any) -> None:
