@@ -55,7 +55,7 @@ class EveryKSteps(AggregatorWrapper):
 
     def solve(self, problem: GramianProblem) -> Any:
         """Returns the weights in force."""
-        weights = self.aggregator.weights(
+        weights = self.aggregator.task_weights(
             problem.gramian, problem.losses, problem.present, problem.training
         )
         weights = ops.where(problem.present > 0, weights, 1.0)

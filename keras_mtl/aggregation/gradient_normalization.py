@@ -82,7 +82,7 @@ class GradientNormalization(AggregatorWrapper):
             problem.norms, problem.losses, problem.present, problem.training
         )
         gramian = scales[:, None] * problem.gramian * scales[None, :]
-        weights = self.aggregator.weights(
+        weights = self.aggregator.task_weights(
             gramian, problem.losses, problem.present, problem.training
         )
         return weights * scales

@@ -1,7 +1,7 @@
 """The base of aggregators that need no more than the Gramian."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,18 @@ def make_problem(
     )
 
 
+class VariablesAndWeights(list):
+    """The variables of a layer, and what calling it does."""
+
+    def __init__(self, variables: Iterable[Any], function: Callable[..., Any]) -> None:
+        super().__init__(variables)
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function."""
+        return self._function(*args, **kwargs)
+
+
 class GramianAggregator(Aggregator):
     """An aggregator whose update is a weighted sum of the gradients.
 
@@ -115,7 +127,15 @@ class GramianAggregator(Aggregator):
         """Creates the state, which does not depend on the variables."""
         super().build_parts(num_tasks, ())
 
-    def weights(
+    @property
+    def weights(self) -> "VariablesAndWeights":
+        """The weights of the tasks' gradients: call it as `task_weights`.
+
+        As it stands it is, as of every Keras layer, the list of its variables.
+        """
+        return VariablesAndWeights(super().weights, self.task_weights)
+
+    def task_weights(
         self,
         gramian: Any,
         losses: Any = None,
@@ -190,5 +210,5 @@ class GramianAggregator(Aggregator):
     ) -> list[Any]:
         """Returns the weighted sums of the gradients."""
         jacobians = present_rows(jacobians, present)
-        weights = self.weights(gramian_of(jacobians), losses, present, training)
+        weights = self.task_weights(gramian_of(jacobians), losses, present, training)
         return weighted_rows(jacobians, weights)

@@ -60,7 +60,7 @@ class WeightAveraging(AggregatorWrapper):
 
     def solve(self, problem: GramianProblem) -> Any:
         """Returns the mean weights."""
-        weights = self.aggregator.weights(
+        weights = self.aggregator.task_weights(
             problem.gramian, problem.losses, problem.present, problem.training
         )
         old = ops.copy(ops.convert_to_tensor(self.mean_weights))

@@ -181,3 +181,11 @@ def test_normalized_gradients():
                 rtol=1e-3,
                 atol=1e-4,
             )
+
+
+def test_weights_are_variables_too():
+    """Keras counts and saves what it finds in `weights`."""
+    aggregator = aggregation.WeightAveraging("mgda")
+    aggregator.weights(np.eye(3))
+    assert [v.name for v in aggregator.weights] == ["mean_weights", "started"]
+    assert aggregator.count_params() == 6
