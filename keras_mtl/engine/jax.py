@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from keras_mtl.engine.gradient_plan import aggregated_gradients
 from keras_mtl.engine.packing import (
     PackedFunctions,
     pack_logs,
@@ -90,6 +91,8 @@ class TrainStep(PackedFunctions):
     def train_step(self, state: Any, data: Any) -> tuple[dict[str, Any], Any]:
         """Trains on one batch."""
         with self._keep_masks():
+            if self.aggregator is not None:
+                return self._step_with_aggregation(state, data)
             if self.weighting.needs_gradient_norms:
                 return self._step_with_gradient_norms(state, data)
             if self.weighting.needs_losses_after_step:
@@ -100,6 +103,121 @@ class TrainStep(PackedFunctions):
         """Evaluates one batch."""
         logs, state = super().test_step(state, data)
         return self._without_weights(logs), state
+
+    def _step_with_aggregation(
+        self, state: Any, data: Any
+    ) -> tuple[dict[str, Any], Any]:
+        trainable, non_trainable, optimizer_state, metrics = state
+        trainable = list(trainable)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        optimizer_scope = list(
+            zip(self.optimizer.variables, optimizer_state, strict=True)
+        )
+        with keras.StatelessScope(state_mapping=optimizer_scope):
+            unit = self.optimizer.scale_loss(jnp.ones(()))
+
+        def scope_of(trainable, non_trainable):
+            return [
+                *zip(self.trainable_variables, trainable, strict=True),
+                *zip(self.non_trainable_variables, non_trainable, strict=True),
+                *zip(self.metrics_variables, metrics, strict=True),
+            ]
+
+        def moved(scope, variables):
+            return [scope.get_current_value(variable) for variable in variables]
+
+        structure = []
+
+        def predict(trainable):
+            scope = keras.StatelessScope(
+                state_mapping=scope_of(trainable, non_trainable), collect_losses=True
+            )
+            with scope:
+                y_pred = self(x, training=True)
+                extras = [jnp.sum(extra) for extra in self.losses]
+            leaves, tree = jax.tree.flatten(y_pred)
+            masks = [getattr(leaf, "_keras_mask", None) for leaf in leaves]
+            structure[:] = [tree]
+            extra = sum(extras, jnp.zeros(()))
+            after = moved(scope, self.non_trainable_variables)
+            return (leaves, extra), (masks, after, bool(extras))
+
+        (leaves, extra), linear, aux = jax.linearize(predict, trainable, has_aux=True)
+        masks, after, has_extras = aux
+        (tree,) = structure
+        plan = self._make_gradient_plan(self.task_names)
+
+        def objective(leaves, rest):
+            values = list(trainable)
+            for position, value in zip(plan.rest, rest, strict=True):
+                values[position] = value
+            y_pred = jax.tree.unflatten(tree, leaves)
+            for leaf, mask in zip(jax.tree.leaves(y_pred), masks, strict=True):
+                if mask is not None:
+                    leaf._keras_mask = mask
+            scope = keras.StatelessScope(state_mapping=scope_of(values, after))
+            with scope, self._keep_task_losses() as kept:
+                self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            losses, counts, weighted = kept
+            total = jnp.sum(weighted)
+            states = [
+                moved(scope, variables)
+                for variables in (self.non_trainable_variables, self.metrics_variables)
+            ]
+            return total * unit, (total, losses, counts, *states)
+
+        rest = [trainable[position] for position in plan.rest]
+        (by_prediction, by_weighting), aux = jax.grad(
+            objective, argnums=(0, 1), has_aux=True
+        )(leaves, rest)
+        total, losses, counts, after, metrics = aux
+
+        # A task's loss depends on its own predictions alone. Transposing one output
+        # leaves the other heads out.
+        def transposed(output, cotangent):
+            transpose = jax.linear_transpose(
+                lambda *tangents: output(linear(list(tangents))), *trainable
+            )
+            return transpose(cotangent)
+
+        y_pred = jax.tree.unflatten(tree, leaves)
+        by_task = []
+        for task, (index, cotangent) in enumerate(
+            self._task_cotangents(x, y_pred, by_prediction)
+        ):
+            found = transposed(lambda tangents, i=index: tangents[0][i], cotangent)
+            by_task.append({p: found[p] for p in plan.positions_of(task)})
+        by_sum = dict(zip(plan.rest, by_weighting, strict=True))
+        if plan.rest:
+            found = transposed(lambda tangents: tangents[0], by_prediction)
+            by_sum = {p: gradient + found[p] for p, gradient in by_sum.items()}
+        by_extras = {}
+        if has_extras:
+            found = transposed(lambda tangents: tangents[1], unit.astype(extra.dtype))
+            by_extras = dict(enumerate(found))
+        mapping = list(zip(self.non_trainable_variables, after, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            gradients = aggregated_gradients(
+                plan,
+                self.aggregator,
+                trainable,
+                by_task,
+                by_sum,
+                by_extras,
+                losses,
+                (counts > 0).astype("float32"),
+                unit,
+            )
+        after = moved(scope, self.non_trainable_variables)
+        trainable, optimizer_state = self.optimizer.stateless_apply(
+            optimizer_state, gradients, trainable
+        )
+        mapping = list(zip(self.metrics_variables, metrics, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            self._report_loss(total + extra, x)
+            logs = self.compute_metrics(x, y, y_pred, sample_weight)
+        metrics = moved(scope, self.metrics_variables)
+        return logs, (trainable, after, optimizer_state, metrics)
 
     def _step_with_gradient_norms(
         self, state: Any, data: Any
@@ -130,7 +248,7 @@ class TrainStep(PackedFunctions):
                 ]
                 with self._keep_task_losses() as kept:
                     loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
-            losses, counts = kept
+            losses, counts, _ = kept
             moved = [
                 [scope.get_current_value(v) for v in variables]
                 for variables in (self.non_trainable_variables, self.metrics_variables)

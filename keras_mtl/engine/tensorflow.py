@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_mtl.engine.gradient_plan import aggregated_gradients
 from keras_mtl.engine.packing import (
     PackedFunctions,
     pack_logs,
@@ -48,6 +49,8 @@ class TrainStep(PackedFunctions):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one batch."""
+        if self.aggregator is not None:
+            return self._step_with_aggregation(data)
         if self.weighting.needs_gradient_norms:
             return self._step_with_gradient_norms(data)
         if self.weighting.needs_losses_after_step:
@@ -58,13 +61,68 @@ class TrainStep(PackedFunctions):
         """Evaluates one batch."""
         return self._without_weights(super().test_step(data))
 
+    def _step_with_aggregation(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape(persistent=True) as tape:
+            y_pred = self(x, training=True)
+            with self._keep_task_losses() as kept:
+                loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            losses, counts, weighted = kept
+            replicas = num_replicas()
+            scaled = self.optimizer.scale_loss(tf.reduce_sum(weighted) / replicas)
+            extras = [tf.reduce_sum(extra) / replicas for extra in self.losses]
+            scaled_extras = self.optimizer.scale_loss(sum(extras))
+        variables = self.trainable_variables
+        plan = self._make_gradient_plan(self.task_names)
+        # A task's loss depends on its own predictions alone, so one backward pass
+        # of the sum gives every task's gradient by its predictions; from there each
+        # goes through its own head and the trunk.
+        predictions = keras.tree.flatten(y_pred)
+        rest = [variables[position].value for position in plan.rest]
+        by_prediction, by_rest = tape.gradient(scaled, (predictions, rest))
+        by_task = []
+        for task, (index, cotangent) in enumerate(
+            self._task_cotangents(x, y_pred, by_prediction)
+        ):
+            gradients = {}
+            if cotangent is not None:
+                positions = plan.positions_of(task)
+                found = tape.gradient(
+                    predictions[index],
+                    [variables[position].value for position in positions],
+                    output_gradients=cotangent,
+                )
+                gradients = dict(zip(positions, map(_dense, found), strict=True))
+            by_task.append(gradients)
+        by_extras = {}
+        if extras:
+            found = tape.gradient(scaled_extras, [v.value for v in variables])
+            by_extras = dict(enumerate(map(_dense, found)))
+        del tape
+        gradients = aggregated_gradients(
+            plan,
+            self.aggregator,
+            [variable.value for variable in variables],
+            by_task,
+            dict(zip(plan.rest, by_rest, strict=True)),
+            by_extras,
+            tf.stop_gradient(losses),
+            tf.cast(counts > 0, tf.float32),
+            self.optimizer.scale_loss(tf.ones(())),
+            replicas,
+            sum_over_replicas,
+        )
+        self.optimizer.apply(gradients, variables)
+        self._report_loss(loss, x)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
     def _step_with_gradient_norms(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape(persistent=True) as tape:
             y_pred = self(x, training=True)
             with self._keep_task_losses() as kept:
                 loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
-            losses, counts = kept
+            losses, counts, _ = kept
             scaled = self.optimizer.scale_loss(loss)
             scaled_losses = self.optimizer.scale_loss(tf.reduce_sum(losses))
         # A task's loss depends on its own predictions alone, so one backward pass
@@ -113,6 +171,11 @@ class TrainStep(PackedFunctions):
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss * num_replicas(), sample_weight=rows)
+
+
+def _dense(gradient: Any) -> Any:
+    """Returns a gradient as a tensor, also that of an embedding."""
+    return None if gradient is None else tf.convert_to_tensor(gradient)
 
 
 def _norm(gradient: Any, unit: Any) -> Any:

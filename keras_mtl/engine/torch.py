@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import torch
 
+from keras_mtl.engine.gradient_plan import aggregated_gradients
 from keras_mtl.engine.packing import unpack_batch
 
 
@@ -60,6 +61,8 @@ class TrainStep:
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one batch."""
+        if self.aggregator is not None:
+            return self._step_with_aggregation(data)
         if self.weighting.needs_gradient_norms:
             return self._step_with_gradient_norms(data)
         if self.weighting.needs_losses_after_step:
@@ -70,6 +73,59 @@ class TrainStep:
         """Evaluates one batch."""
         return self._without_weights(super().test_step(data))
 
+    @torch.compiler.disable
+    def _step_with_aggregation(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=True)
+        with self._keep_task_losses() as kept:
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+        losses, counts, weighted = kept
+        unit = self.optimizer.scale_loss(torch.ones((), device=losses.device))
+        variables = self.trainable_variables
+        values = [variable.value for variable in variables]
+        plan = self._make_gradient_plan(self.task_names)
+        # A task's loss depends on its own predictions alone, so one backward pass
+        # of the sum gives every task's gradient by its predictions; from there each
+        # goes through its own head and the trunk.
+        predictions = keras.tree.flatten(y_pred)
+        first = _gradients(
+            weighted.sum() * unit,
+            [*predictions, *(values[position] for position in plan.rest)],
+        )
+        by_prediction = first[: len(predictions)]
+        by_rest = first[len(predictions) :]
+        by_task = []
+        for task, (index, cotangent) in enumerate(
+            self._task_cotangents(x, y_pred, by_prediction)
+        ):
+            gradients = {}
+            if cotangent is not None:
+                positions = plan.positions_of(task)
+                found = _gradients(
+                    predictions[index], [values[p] for p in positions], cotangent
+                )
+                gradients = dict(zip(positions, found, strict=True))
+            by_task.append(gradients)
+        extras = [extra.sum() for extra in self.losses]
+        by_extras = {}
+        if extras:
+            by_extras = dict(enumerate(_gradients(sum(extras) * unit, values)))
+        with torch.no_grad():
+            gradients = aggregated_gradients(
+                plan,
+                self.aggregator,
+                values,
+                by_task,
+                dict(zip(plan.rest, by_rest, strict=True)),
+                by_extras,
+                losses.detach(),
+                (counts > 0).float(),
+                unit.detach(),
+            )
+            self.optimizer.apply(gradients, variables)
+            self._report_loss(loss.detach(), x)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
     # Not compiled: what `torch.compile` makes of a forward pass allows for one
     # backward pass only.
     @torch.compiler.disable
@@ -79,7 +135,7 @@ class TrainStep:
         self.zero_grad()
         with self._keep_task_losses() as kept:
             loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
-        losses, counts = kept
+        losses, counts, _ = kept
         kernel = self.gradient_norm_variable.value
         unit = self.optimizer.scale_loss(torch.ones((), device=losses.device))
         # A task's loss depends on its own predictions alone, so one backward pass
@@ -142,3 +198,18 @@ class TrainStep:
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss, sample_weight=rows)
+
+
+def _gradients(output: Any, inputs: list[Any], cotangent: Any = None) -> list[Any]:
+    """Returns the gradients by each input, None where there is none."""
+    if not output.requires_grad or not inputs:
+        return [None] * len(inputs)
+    return list(
+        torch.autograd.grad(
+            output,
+            inputs,
+            grad_outputs=cotangent,
+            retain_graph=True,
+            allow_unused=True,
+        )
+    )

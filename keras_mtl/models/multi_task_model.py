@@ -11,8 +11,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mtl import aggregation as aggregations
 from keras_mtl import engine
 from keras_mtl import weighting as weightings
+from keras_mtl.aggregation.aggregator import Aggregator
+from keras_mtl.engine.gradient_plan import GradientPlan, make_plan
 from keras_mtl.engine.packing import is_packed, pack_arrays
 from keras_mtl.metrics.task_means import TaskMeans
 from keras_mtl.models.loss_arguments import serialize_losses
@@ -167,6 +170,11 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         """The loss weighting in force; None before `compile`."""
         return self._task_objective.weighting
 
+    @property
+    def aggregator(self) -> Aggregator | None:
+        """The gradient aggregator in force; None without one."""
+        return self._task_objective.aggregator
+
     def set_loss_weights(self, loss_weights: Mapping[str, float]) -> None:
         """Changes the user's weights of tasks, also while training.
 
@@ -209,6 +217,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         auto_scale_loss: bool = True,
         *,
         weighting: str | Weighting | None = None,
+        aggregator: str | Aggregator | None = None,
         mask_value: float | Mapping[str, float] | None = None,
     ) -> None:
         """Configures training. May be called again, also with other tasks.
@@ -228,6 +237,9 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             auto_scale_loss: As in Keras.
             weighting: Name or instance of a `keras_mtl.weighting.Weighting`.
                 Defaults to the sum of the task losses.
+            aggregator: Name or instance of a `keras_mtl.aggregation.Aggregator`,
+                which is given the gradients of the weighted task losses by the
+                variables that several tasks share. Defaults to their sum.
             mask_value: Value that stands for a missing label, or a dict of such
                 values by task.
 
@@ -273,8 +285,14 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         if self._task_input is None and hasattr(self, "output"):
             training.rows_from = inputs_of_tasks(self, dict(self.output))
         new_weighting = weightings.get(weighting)
-        self._task_objective.set(tasks, list(scale.values()), new_weighting)
+        new_aggregator = None if aggregator is None else aggregations.get(aggregator)
         training.arguments["weighting"] = new_weighting
+        training.arguments["aggregator"] = new_aggregator
+        if new_aggregator is not None:
+            self._prepare_aggregator(new_aggregator, new_weighting, tasks)
+        self._task_objective.set(
+            tasks, list(scale.values()), new_weighting, new_aggregator
+        )
         training.masks = self._prediction_masks()
         self._training_state = training
         super().compile(
@@ -290,6 +308,46 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         self._keep_weighting_from_decay()
         if new_weighting.needs_gradient_norms:
             self._check_gradient_norm_variable()
+
+    def _prepare_aggregator(
+        self, aggregator: Aggregator, weighting: Weighting, tasks: list[str]
+    ) -> None:
+        """Checks that an aggregator can be used and creates its state."""
+        if weighting.needs_gradient_norms or weighting.needs_losses_after_step:
+            raise ValueError(
+                f"An aggregator cannot be combined with {type(weighting).__name__}, "
+                "which wants a training step of its own. "
+                f"Received: weighting={weighting!r}, aggregator={aggregator!r}"
+            )
+        if not self.built:
+            raise ValueError(
+                "An aggregator needs the variables of the model: build it before "
+                "`compile`, by a call on a batch. "
+                f"Received: {type(self).__name__}, which is not built"
+            )
+        plan = self._make_gradient_plan(tasks)
+        if not plan.shared:
+            raise ValueError(
+                f"{type(aggregator).__name__} aggregates gradients of variables that "
+                f"tasks share. Received: a model whose tasks {tasks} share none"
+            )
+        aggregator.set_task_names(tasks)
+        if not aggregator.built:
+            variables = self.trainable_variables
+            shapes = [tuple(variables[p].shape) for p in plan.shared]
+            aggregator.build_parts(len(tasks), shapes)
+        elif aggregator.num_tasks != len(tasks):
+            raise ValueError(
+                f"`aggregator` was built for {aggregator.num_tasks} tasks, but the "
+                f"model is compiled for {len(tasks)}: {tasks}. Pass a new one. "
+                f"Received: aggregator={aggregator!r}"
+            )
+
+    def _make_gradient_plan(self, tasks: Sequence[str]) -> GradientPlan:
+        """Sorts the trainable variables, as they are now, by whom they serve."""
+        return make_plan(
+            self.trainable_variables, self.layer_tasks(), list(tasks), is_stacked
+        )
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile` was given, serialised."""
@@ -421,12 +479,12 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             x, y, y_pred, sample_weight, training=training
         )
         kept = getattr(state.local, "kept_losses", None)
-        if kept is not None:
-            kept.extend([losses, counts])
         present = ops.cast(counts > 0, "float32")
         weighted, weights = self._task_objective.call(
             losses, present, training=training
         )
+        if kept is not None:
+            kept.extend([losses, counts, weighted])
         state.loss_means.update_state(ops.stop_gradient(losses), counts)
         if training:
             state.weight_means.update_state(ops.stop_gradient(weights), present)

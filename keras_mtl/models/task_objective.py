@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_mtl import engine
+from keras_mtl.aggregation.aggregator import Aggregator
 from keras_mtl.weighting.weighting import Weighting
 
 
@@ -34,6 +35,7 @@ class TaskObjective(keras.layers.Layer):
         task_names: Sequence[str],
         loss_weights: Sequence[float],
         weighting: Weighting,
+        aggregator: Aggregator | None = None,
     ) -> None:
         """Replaces the parts by those of a new `compile`."""
         scale = LossWeights(len(task_names))
@@ -51,11 +53,18 @@ class TaskObjective(keras.layers.Layer):
         weighting.snapshot = engine.snapshot
         self.parts.clear()
         self.parts.extend([scale, weighting])
+        if aggregator is not None:
+            self.parts.append(aggregator)
 
     @property
     def weighting(self) -> Weighting | None:
         """The weighting in force, or None before `set`."""
         return self.parts[1] if self.parts else None
+
+    @property
+    def aggregator(self) -> Aggregator | None:
+        """The aggregator in force, if there is one."""
+        return self.parts[2] if len(self.parts) > 2 else None
 
     @property
     def loss_weights(self) -> keras.Variable | None:

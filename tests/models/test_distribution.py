@@ -32,6 +32,9 @@ WEIGHTINGS = {
     "gradient_norms": GradientNorms,
     "famo": lambda: "famo",
 }
+AGGREGATORS = ["upgrad", "db_mtl"]
+"""Trained with in place of a weighting."""
+METHODS = [*WEIGHTINGS, *AGGREGATORS]
 
 
 def labels():
@@ -45,7 +48,7 @@ def labels():
     return x, y
 
 
-def build(weighting):
+def build(method):
     keras.utils.set_random_seed(2)
     model = two_tasks(
         extra=[keras.layers.Dense(8, "tanh")], regularizer=keras.regularizers.L2(0.01)
@@ -56,14 +59,15 @@ def build(weighting):
         loss={"a": "mse", "b": keras.losses.BinaryCrossentropy(reduction="sum")},
         loss_weights={"b": 0.02},
         metrics={"a": "mae", "b": "auc"},
-        weighting=WEIGHTINGS[weighting](),
+        weighting=WEIGHTINGS[method]() if method in WEIGHTINGS else None,
+        aggregator=method if method in AGGREGATORS else None,
         **IN_A_GRAPH,
     )
 
 
-def trained(weighting):
+def trained(method):
     """History, evaluation and all variables after training."""
-    model = build(weighting)
+    model = build(method)
     x, y = labels()
     weight = {"b": np.linspace(0.1, 2, ROWS).astype("float32")}
     kwargs = {"batch_size": 32, "verbose": 0}
@@ -76,11 +80,11 @@ def trained(weighting):
 
 
 def train_on_two_devices(path):
-    """Trains on two devices with every weighting; run in a new process."""
+    """Trains on two devices with every method; run in a new process."""
     results = {}
 
     def run():
-        for name in WEIGHTINGS:
+        for name in METHODS:
             logs, values = trained(name)
             for key, value in logs.items():
                 results[f"{name}/logs/{key}"] = value
@@ -130,10 +134,10 @@ def on_two_devices(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_two_devices_train_as_one(on_two_devices, weighting):
-    logs, values = trained(weighting)
-    names = [n for n in on_two_devices.files if n.startswith(f"{weighting}/")]
+@pytest.mark.parametrize("method", METHODS)
+def test_two_devices_train_as_one(on_two_devices, method):
+    logs, values = trained(method)
+    names = [n for n in on_two_devices.files if n.startswith(f"{method}/")]
     their_logs = {n.split("/")[-1]: on_two_devices[n] for n in names if "/logs/" in n}
     assert_close(logs, their_logs, 1e-5)
     theirs = [on_two_devices[n] for n in sorted(names) if "/logs/" not in n]
