@@ -17,8 +17,7 @@ class EveryKSteps(AggregatorWrapper):
 
     $$ w_t = w(G_t) \\ \\text{if}\\ t \\bmod k = 0, \\quad \\text{else}\\ w_{t-1} $$
 
-    Where a step computes no weights, a model needs no gradients of single tasks
-    either: the gradient of the weighted loss does. A task that was absent when the
+    A task that was absent when the
     weights were computed has the weight 1 until they are again.
 
     Args:

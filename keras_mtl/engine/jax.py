@@ -145,7 +145,7 @@ class TrainStep(PackedFunctions):
         (leaves, extra), linear, aux = jax.linearize(predict, trainable, has_aux=True)
         masks, after, has_extras = aux
         (tree,) = structure
-        plan = self._make_gradient_plan(self.task_names)
+        plan = self._gradient_plan
 
         def objective(leaves, rest):
             values = list(trainable)

@@ -73,7 +73,7 @@ class TrainStep(PackedFunctions):
             extras = [tf.reduce_sum(extra) / replicas for extra in self.losses]
             scaled_extras = self.optimizer.scale_loss(sum(extras))
         variables = self.trainable_variables
-        plan = self._make_gradient_plan(self.task_names)
+        plan = self._gradient_plan
         # A task's loss depends on its own predictions alone, so one backward pass
         # of the sum gives every task's gradient by its predictions; from there each
         # goes through its own head and the trunk.

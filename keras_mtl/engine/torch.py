@@ -83,7 +83,7 @@ class TrainStep:
         unit = self.optimizer.scale_loss(torch.ones((), device=losses.device))
         variables = self.trainable_variables
         values = [variable.value for variable in variables]
-        plan = self._make_gradient_plan(self.task_names)
+        plan = self._gradient_plan
         # A task's loss depends on its own predictions alone, so one backward pass
         # of the sum gives every task's gradient by its predictions; from there each
         # goes through its own head and the trunk.

@@ -52,6 +52,7 @@ class _Training:
     testing: bool = False
     local: threading.local
     kept_masks: list[Any] | None = None
+    gradient_plan: tuple[list[int], GradientPlan] | None = None
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -348,6 +349,18 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         return make_plan(
             self.trainable_variables, self.layer_tasks(), list(tasks), is_stacked
         )
+
+    @property
+    def _gradient_plan(self) -> GradientPlan:
+        """The plan of a step, made anew only if other variables are trained.
+
+        It takes a walk over the graph, which on PyTorch would be one each step.
+        """
+        state = self._training_state
+        trained = [id(variable) for variable in self.trainable_variables]
+        if state.gradient_plan is None or state.gradient_plan[0] != trained:
+            state.gradient_plan = trained, self._make_gradient_plan(self.task_names)
+        return state.gradient_plan[1]
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile` was given, serialised."""
