@@ -41,6 +41,9 @@ class Aggregator(keras.layers.Layer):
     needs_losses: bool = False
     """Whether `losses` must be given."""
 
+    keeps_gradients: bool = False
+    """Whether its state has the shape of the gradients."""
+
     def __init__(self, *, name: str | None = None, **kwargs: Any) -> None:
         kwargs.pop("dtype", None)  # gradients come in float32 under every policy
         super().__init__(name=name, dtype="float32", **kwargs)
@@ -94,6 +97,14 @@ class Aggregator(keras.layers.Layer):
             dtype="float32",
             aggregation="mean",  # what tf.distribute needs to assign in a step
         )
+
+    def weights_due(self) -> Any:
+        """Returns whether the next call needs new gradients, a boolean scalar tensor.
+
+        None, for always, unless it says otherwise: a step may then leave out what the
+        Gramian is made of, and pass one of zeros.
+        """
+        return None
 
     def combine(
         self,

@@ -39,6 +39,11 @@ class AggregatorWrapper(GramianAggregator):
         """Whether `losses` must be given."""
         return self.aggregator.needs_losses
 
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether the other keeps any."""
+        return self.aggregator.keeps_gradients
+
     def set_task_names(self, task_names: Sequence[str]) -> None:
         """Tells both aggregators the tasks."""
         super().set_task_names(task_names)

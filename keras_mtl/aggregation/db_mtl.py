@@ -49,6 +49,7 @@ class DBMTL(Aggregator):
     """
 
     needs_losses = True
+    keeps_gradients = True
 
     def __init__(
         self,

@@ -17,8 +17,9 @@ class EveryKSteps(AggregatorWrapper):
 
     $$ w_t = w(G_t) \\ \\text{if}\\ t \\bmod k = 0, \\quad \\text{else}\\ w_{t-1} $$
 
-    A task that was absent when the
-    weights were computed has the weight 1 until they are again.
+    A task that was absent when the weights were computed has the weight 1 until they
+    are again. The training step of a model leaves out the gradients of the single tasks
+    where no weights are computed, and takes one backward pass of the weighted sum.
 
     Args:
         aggregator: The aggregator, or its name.
@@ -52,15 +53,27 @@ class EveryKSteps(AggregatorWrapper):
         self.kept_weights = self.add_state("kept_weights", (self.num_tasks,), "ones")
         self.step = self.add_state("step", ())
 
+    def weights_due(self) -> Any:
+        """Returns whether the weights are computed anew by the next call."""
+        return ops.equal(ops.convert_to_tensor(self.step), 0.0)
+
     def solve(self, problem: GramianProblem) -> Any:
         """Returns the weights in force."""
-        weights = self.aggregator.task_weights(
-            problem.gramian, problem.losses, problem.present, problem.training
-        )
-        weights = ops.where(problem.present > 0, weights, 1.0)
         step = ops.copy(ops.convert_to_tensor(self.step))
         old = ops.copy(ops.convert_to_tensor(self.kept_weights))
-        weights = ops.where(step == 0, weights, old)
+        due = ops.equal(step, 0.0)
+
+        def compute():
+            weights = self.aggregator.task_weights(
+                problem.gramian, problem.losses, problem.present, problem.training
+            )
+            return ops.where(problem.present > 0, weights, 1.0)
+
+        if self.aggregator.variables:
+            with self.aggregator.state_kept_unless(due, problem.training):
+                weights = ops.where(due, compute(), old)
+        else:
+            weights = ops.cond(due, compute, lambda: old)
         if problem.training:
             self.kept_weights.assign(weights)
             self.step.assign(ops.where(step + 1 >= self.k, 0.0, step + 1.0))

@@ -47,6 +47,8 @@ class ExcessMTL(Aggregator):
         https://arxiv.org/abs/2402.02009
     """
 
+    keeps_gradients = True
+
     def __init__(
         self,
         learning_rate: float = 0.01,

@@ -182,20 +182,21 @@ class GramianAggregator(Aggregator):
         # solver sees it, and no state keeps it.
         finite = ops.all(ops.isfinite(gramian))
         gramian = ops.where(finite, gramian, ops.eye(shape[0]))
-        with self._state_kept_unless(finite, training):
+        with self.state_kept_unless(finite, training):
             weights = self.solve(make_problem(gramian, losses, present, training))
         weights = ops.where(finite, weights, np.float32("nan"))
         return ops.where(present > 0, weights, 0.0)
 
     @contextlib.contextmanager
-    def _state_kept_unless(self, finite: Any, training: bool) -> Iterator[None]:
+    def state_kept_unless(self, condition: Any, training: bool) -> Iterator[None]:
+        """Takes back what is done to the state inside, unless a condition holds."""
         states = [v for v in self.non_trainable_variables if v.dtype == "float32"]
         before = [ops.copy(ops.convert_to_tensor(v)) for v in states]
         yield
         if training:
             for variable, value in zip(states, before, strict=True):
                 now = ops.convert_to_tensor(variable)
-                variable.assign(ops.where(finite, now, value))
+                variable.assign(ops.where(condition, now, value))
 
     def solve(self, problem: GramianProblem) -> Any:
         """Returns the weights `(T,)`; those of absent tasks are ignored."""

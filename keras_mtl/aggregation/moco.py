@@ -49,6 +49,8 @@ class MoCo(Aggregator):
         ICLR 2023, https://openreview.net/forum?id=dLAYGdKTi2
     """
 
+    keeps_gradients = True
+
     def __init__(
         self,
         beta: float = 0.5,

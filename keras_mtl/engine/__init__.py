@@ -1,7 +1,7 @@
 """The training step of the backend in use: the only backend-specific code.
 
 Each backend's module has a mixin `TrainStep` for the model, `num_replicas()`,
-`sum_over_replicas(tensor)` and `snapshot(tensor)`.
+`sum_over_replicas(tensor)`, `snapshot(tensor)` and `copy_of(tensor)`.
 """
 
 import keras
@@ -9,6 +9,7 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from keras_mtl.engine.tensorflow import (
         TrainStep,
+        copy_of,
         num_replicas,
         snapshot,
         sum_over_replicas,
@@ -16,6 +17,7 @@ if keras.backend.backend() == "tensorflow":
 elif keras.backend.backend() == "jax":
     from keras_mtl.engine.jax import (
         TrainStep,
+        copy_of,
         num_replicas,
         snapshot,
         sum_over_replicas,
@@ -23,6 +25,7 @@ elif keras.backend.backend() == "jax":
 elif keras.backend.backend() == "torch":
     from keras_mtl.engine.torch import (
         TrainStep,
+        copy_of,
         num_replicas,
         snapshot,
         sum_over_replicas,
@@ -35,6 +38,7 @@ else:
 
 __all__ = [
     "TrainStep",
+    "copy_of",
     "num_replicas",
     "snapshot",
     "sum_over_replicas",

@@ -1,17 +1,15 @@
-"""Which gradients of which task an aggregated step needs, and what becomes of them."""
+"""Which gradients of which task an aggregated step needs."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from keras import ops
-
-from keras_mtl.aggregation.aggregator import Aggregator
+from keras_mtl.engine.stages import Key, Stages
 
 
 @dataclass
 class GradientPlan:
-    """The trainable variables of a model by whom they serve.
+    """The trainable variables of a model by whom they serve and where they are.
 
     Attributes:
         shared: By position in `trainable_variables`, the tasks (by position) that a
@@ -20,23 +18,36 @@ class GradientPlan:
         rest: Positions of the others, which have the gradient of the summed loss:
             those of the weighting, those that hold parameters for each task, and
             those that serve none.
+        of_stages: For each stage of the trunk, the positions of its variables.
+        of_heads: Positions of the variables of the heads, and of those outside.
+        behind: By tensor of the trunk, the positions of the variables that it
+            depends on.
+        parting_behind: By tensor of the trunk, the tensors where tasks part that it
+            is or depends on.
     """
 
     shared: dict[int, tuple[int, ...]]
     own: dict[int, int]
     rest: list[int]
+    of_stages: list[list[int]] = field(default_factory=list)
+    of_heads: list[int] = field(default_factory=list)
+    behind: dict[Key, set[int]] = field(default_factory=dict)
+    parting_behind: dict[Key, set[Key]] = field(default_factory=dict)
 
-    def positions_of(self, task: int) -> list[int]:
-        """Positions of the variables whose gradient by one task is wanted."""
-        shared = [p for p, tasks in self.shared.items() if task in tasks]
-        return shared + [p for p, owner in self.own.items() if owner == task]
+    def shared_by(self, task: int) -> set[int]:
+        """Positions of the shared variables that serve a task."""
+        return {p for p, tasks in self.shared.items() if task in tasks}
+
+    def private_to(self, task: int) -> set[int]:
+        """Positions of the variables whose gradient by one task is not aggregated."""
+        return {p for p, owner in self.own.items() if owner == task} | set(self.rest)
 
 
 def make_plan(
     variables: Sequence[Any],
     layer_tasks: Sequence[tuple[Any, Sequence[str]]],
     task_names: Sequence[str],
-    is_stacked: Any,
+    is_stacked: Callable[[Any], bool],
 ) -> GradientPlan:
     """Sorts the trainable variables of a model.
 
@@ -65,51 +76,25 @@ def make_plan(
     return plan
 
 
-def aggregated_gradients(
-    plan: GradientPlan,
-    aggregator: Aggregator,
-    variables: Sequence[Any],
-    by_task: Sequence[Mapping[int, Any]],
-    by_sum: Mapping[int, Any],
-    by_extras: Mapping[int, Any],
-    losses: Any,
-    present: Any,
-    unit: Any,
-    replicas: int = 1,
-    sum_over_replicas: Callable[[Any], Any] = lambda tensor: tensor,
-) -> list[Any]:
-    """Returns the gradients that the optimiser is given, None where there is none.
+def place_in_stages(
+    plan: GradientPlan, variables: Sequence[Any], stages: Stages
+) -> None:
+    """Notes in a plan in which stage the variables are."""
 
-    Args:
-        plan: The sorted variables.
-        aggregator: The aggregator.
-        variables: Values of the trainable variables.
-        by_task: For each task, its gradients by position, times `unit`.
-        by_sum: Gradients of the summed loss by position, times `unit`.
-        by_extras: Gradients of `add_loss` and regularisers, times `unit`.
-        losses: The unweighted task losses `(T,)`.
-        present: 1 for tasks with labels, else 0, `(T,)`.
-        unit: The factor of the loss scaling.
-        replicas: Number of replicas that train in step. The gradients given are parts
-            that sum to those of the global batch, and so are those returned.
-        sum_over_replicas: Sums a tensor over the replicas.
-    """
-    jacobians = []
-    for position in plan.shared:
-        zero = ops.zeros(variables[position].shape, "float32")
-        rows = [gradients.get(position) for gradients in by_task]
-        rows = [zero if r is None else ops.cast(r, "float32") / unit for r in rows]
-        jacobians.append(sum_over_replicas(ops.stack(rows)))
-    gradients = dict(by_sum)
-    for position, task in plan.own.items():
-        gradients[position] = by_task[task].get(position)
-    updates = aggregator.combine(jacobians, losses, present, True) if jacobians else []
-    for position, update in zip(plan.shared, updates, strict=True):
-        gradients[position] = ops.cast(
-            update * unit / replicas, variables[position].dtype
-        )
-    for position, extra in by_extras.items():
-        if extra is not None:
-            one = gradients.get(position)
-            gradients[position] = extra if one is None else one + extra
-    return [gradients.get(position) for position in range(len(variables))]
+    def positions_of(part):
+        found = {id(variable) for variable in part.variables()}
+        return [p for p, variable in enumerate(variables) if id(variable) in found]
+
+    plan.of_stages = [positions_of(stage) for stage in stages.trunk]
+    placed = {p for of_stage in plan.of_stages for p in of_stage}
+    in_heads = set(positions_of(stages.heads))
+    plan.of_heads = [
+        p for p in range(len(variables)) if p in in_heads or p not in placed
+    ]
+    for stage, own in zip(stages.trunk, plan.of_stages, strict=True):
+        behind = set(own).union(*(plan.behind[key] for key in stage.floating))
+        parting = set().union(*(plan.parting_behind[key] for key in stage.floating))
+        for key in stage.outputs:
+            plan.behind[key] = behind
+            here = {key} if key in stage.parting else set()
+            plan.parting_behind[key] = parting | here

@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_mtl.engine.gradient_plan import aggregated_gradients
+from keras_mtl.engine.batch_part import first_rows
+from keras_mtl.engine.forward import head_copy
 from keras_mtl.engine.packing import (
     PackedFunctions,
     pack_logs,
     unpack_batch,
     unpack_logs,
 )
+from keras_mtl.engine.stages import Backward, add_to, gradients_by_key
+from keras_mtl.engine.task_gradients import AggregatedStep
 
 
 def num_replicas() -> int:
@@ -31,6 +34,11 @@ def sum_over_replicas(tensor: Any) -> Any:
 def snapshot(tensor: Any) -> Any:
     """Returns the tensor itself, which no later value of a variable can change."""
     return jnp.asarray(tensor)
+
+
+def copy_of(tensor: Any) -> Any:
+    """Returns the tensor itself: what has a gradient of its own is an argument."""
+    return tensor
 
 
 def _packing(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
@@ -115,109 +123,67 @@ class TrainStep(PackedFunctions):
         )
         with keras.StatelessScope(state_mapping=optimizer_scope):
             unit = self.optimizer.scale_loss(jnp.ones(()))
+        forward = _Forward(self, trainable, non_trainable, metrics)
+        forward.run_trunk(x)
 
-        def scope_of(trainable, non_trainable):
-            return [
-                *zip(self.trainable_variables, trainable, strict=True),
-                *zip(self.non_trainable_variables, non_trainable, strict=True),
-                *zip(self.metrics_variables, metrics, strict=True),
-            ]
-
-        def moved(scope, variables):
-            return [scope.get_current_value(variable) for variable in variables]
-
-        structure = []
-
-        def predict(trainable):
-            scope = keras.StatelessScope(
-                state_mapping=scope_of(trainable, non_trainable), collect_losses=True
-            )
-            with scope:
-                y_pred = self(x, training=True)
-                extras = [jnp.sum(extra) for extra in self.losses]
-            leaves, tree = jax.tree.flatten(y_pred)
-            masks = [getattr(leaf, "_keras_mask", None) for leaf in leaves]
-            structure[:] = [tree]
-            extra = sum(extras, jnp.zeros(()))
-            after = moved(scope, self.non_trainable_variables)
-            return (leaves, extra), (masks, after, bool(extras))
-
-        (leaves, extra), linear, aux = jax.linearize(predict, trainable, has_aux=True)
-        masks, after, has_extras = aux
-        (tree,) = structure
-        plan = self._gradient_plan
-
-        def objective(leaves, rest):
-            values = list(trainable)
-            for position, value in zip(plan.rest, rest, strict=True):
-                values[position] = value
-            y_pred = jax.tree.unflatten(tree, leaves)
-            for leaf, mask in zip(jax.tree.leaves(y_pred), masks, strict=True):
-                if mask is not None:
-                    leaf._keras_mask = mask
-            scope = keras.StatelessScope(state_mapping=scope_of(values, after))
-            with scope, self._keep_task_losses() as kept:
+        def objective(y_pred):
+            with self._keep_task_losses() as kept:
                 self.compute_loss(x, y, y_pred, sample_weight, training=True)
-            losses, counts, weighted = kept
-            total = jnp.sum(weighted)
-            states = [
-                moved(scope, variables)
-                for variables in (self.non_trainable_variables, self.metrics_variables)
-            ]
-            return total * unit, (total, losses, counts, *states)
+            return kept
 
-        rest = [trainable[position] for position in plan.rest]
-        (by_prediction, by_weighting), aux = jax.grad(
-            objective, argnums=(0, 1), has_aux=True
-        )(leaves, rest)
-        total, losses, counts, after, metrics = aux
-
-        # A task's loss depends on its own predictions alone. Transposing one output
-        # leaves the other heads out.
-        def transposed(output, cotangent):
-            transpose = jax.linear_transpose(
-                lambda *tangents: output(linear(list(tangents))), *trainable
-            )
-            return transpose(cotangent)
-
-        y_pred = jax.tree.unflatten(tree, leaves)
-        by_task = []
-        for task, (index, cotangent) in enumerate(
-            self._task_cotangents(x, y_pred, by_prediction)
-        ):
-            found = transposed(lambda tangents, i=index: tangents[0][i], cotangent)
-            by_task.append({p: found[p] for p in plan.positions_of(task)})
-        by_sum = dict(zip(plan.rest, by_weighting, strict=True))
-        if plan.rest:
-            found = transposed(lambda tangents: tangents[0], by_prediction)
-            by_sum = {p: gradient + found[p] for p, gradient in by_sum.items()}
-        by_extras = {}
-        if has_extras:
-            found = transposed(lambda tangents: tangents[1], unit.astype(extra.dtype))
-            by_extras = dict(enumerate(found))
-        mapping = list(zip(self.non_trainable_variables, after, strict=True))
+        backward = forward.differentiate_heads(x, objective, unit)
+        losses, counts, weighted = forward.kept
+        total, extra = jnp.sum(weighted), forward.extra
+        by_extras = forward.gradients_of_extras(unit)
+        step = AggregatedStep(
+            plan=self._gradient_plan[0],
+            options=self._aggregation_options,
+            aggregator=self.aggregator,
+            backward=backward,
+            variables=trainable,
+            losses=losses,
+            present=(counts > 0).astype("float32"),
+            unit=unit,
+            after=_after,
+            part=self._backward_of_part(
+                x, y, sample_weight, trainable, non_trainable, metrics, unit
+            ),
+        )
+        mapping = list(
+            zip(self.non_trainable_variables, forward.non_trainable, strict=True)
+        )
         with keras.StatelessScope(state_mapping=mapping) as scope:
-            gradients = aggregated_gradients(
-                plan,
-                self.aggregator,
-                trainable,
-                by_task,
-                by_sum,
-                by_extras,
-                losses,
-                (counts > 0).astype("float32"),
-                unit,
-            )
-        after = moved(scope, self.non_trainable_variables)
+            gradients = step.gradients(by_extras)
+        non_trainable = _moved(scope, self.non_trainable_variables)
         trainable, optimizer_state = self.optimizer.stateless_apply(
             optimizer_state, gradients, trainable
         )
-        mapping = list(zip(self.metrics_variables, metrics, strict=True))
+        mapping = list(zip(self.metrics_variables, forward.metrics, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
             self._report_loss(total + extra, x)
-            logs = self.compute_metrics(x, y, y_pred, sample_weight)
-        metrics = moved(scope, self.metrics_variables)
-        return logs, (trainable, after, optimizer_state, metrics)
+            self._report_gradients(step)
+            logs = self.compute_metrics(x, y, forward.y_pred, sample_weight)
+        metrics = _moved(scope, self.metrics_variables)
+        return logs, (trainable, non_trainable, optimizer_state, metrics)
+
+    def _backward_of_part(
+        self, x, y, sample_weight, trainable, non_trainable, metrics, unit
+    ):
+        fraction = self._aggregation_options.gramian_fraction
+        if fraction == 1.0:
+            return None
+
+        def backward():
+            part = first_rows((x, y, sample_weight), fraction)
+            forward = _Forward(self, trainable, non_trainable, metrics)
+            forward.run_trunk(part[0])
+
+            def objective(y_pred):
+                return [self._weighted_losses(*part, y_pred)]
+
+            return forward.differentiate_heads(part[0], objective, unit)
+
+        return backward
 
     def _step_with_gradient_norms(
         self, state: Any, data: Any
@@ -345,6 +311,237 @@ class TrainStep(PackedFunctions):
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss, sample_weight=rows)
+
+
+class _Forward:
+    """A forward pass in stages, each of them differentiated by itself.
+
+    Args:
+        model: The model.
+        trainable: Values of its trainable variables.
+        non_trainable: Values of the others.
+        metrics: Values of those of metrics.
+
+    Attributes:
+        non_trainable: Their values after the pass.
+        metrics: Their values after the pass.
+        extra: The sum of `add_loss` and regularisers.
+        kept: What the objective returned.
+        y_pred: The predictions.
+    """
+
+    def __init__(self, model, trainable, non_trainable, metrics) -> None:
+        self.model = model
+        self.trainable = trainable
+        self.before = non_trainable
+        self.non_trainable = non_trainable
+        self.metrics = metrics
+        self.plan, self.stages = model._gradient_plan
+        self._pulls: list[Callable[..., Any]] = []
+        self._tensors: dict[Any, Any] = {}
+        self._masks: dict[Any, Any] = {}
+        self._extras: list[Any] = []
+
+    def _scope(self, positions, values) -> keras.StatelessScope:
+        """A scope with other values of some of the trainable variables."""
+        trainable = list(self.trainable)
+        for position, value in zip(positions, values, strict=True):
+            trainable[position] = value
+        mapping = [
+            *zip(self.model.trainable_variables, trainable, strict=True),
+            *zip(self.model.non_trainable_variables, self.non_trainable, strict=True),
+            *zip(self.model.metrics_variables, self.metrics, strict=True),
+        ]
+        return keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+
+    def _masked(self, key, value):
+        """Returns a tensor with the mask that it lost on its way out of a stage."""
+        if self._masks.get(key) is not None:
+            value._keras_mask = self._masks[key]
+        return value
+
+    def run_trunk(self, x: Any) -> None:
+        """Runs all stages of the trunk."""
+        with self._scope((), ()):
+            self._tensors.update(self.stages.enter(x))
+        for index, stage in enumerate(self.stages.trunk):
+            self._run_stage(x, stage, self.plan.of_stages[index])
+
+    def _run_stage(self, x, stage, positions) -> None:
+        if stage.again:
+            # It runs the stage before it once more, which XLA sees and does once.
+            self.non_trainable = self.before
+            self._extras.clear()
+
+        def run(values, floating):
+            given = {
+                **self._tensors,
+                **dict(zip(stage.floating, floating, strict=True)),
+            }
+            scope = self._scope(positions, values)
+            with scope:
+                made = stage.run(x, [self._masked(k, given[k]) for k in stage.inputs])
+                extras = [jnp.sum(loss) for loss in scope.losses]
+            made = dict(zip(stage.outputs, made, strict=True))
+            smooth = {k: v for k, v in made.items() if _is_floating(v)}
+            masks = {k: getattr(v, "_keras_mask", None) for k, v in made.items()}
+            rest = {k: v for k, v in made.items() if k not in smooth}
+            extra = sum(extras, jnp.zeros(())) if extras else None
+            after = _moved(scope, self.model.non_trainable_variables)
+            return (smooth, extra), (rest, masks, after)
+
+        (smooth, extra), vjp, (rest, masks, after) = jax.vjp(
+            run,
+            [self.trainable[position] for position in positions],
+            [self._tensors[key] for key in stage.floating],
+            has_aux=True,
+        )
+        self._tensors.update(smooth)
+        self._tensors.update(rest)
+        self._masks.update(masks)
+        self.non_trainable = after
+        self._extras.append(extra)
+
+        def pull(given, wanted, through, extra_gradient=None):
+            cotangents = {
+                k: given[k] if k in given else jnp.zeros_like(v)
+                for k, v in smooth.items()
+            }
+            if extra is not None and extra_gradient is None:
+                extra_gradient = jnp.zeros_like(extra)
+            by_value, by_floating = vjp((cotangents, extra_gradient))
+            by_position = dict(zip(positions, by_value, strict=True))
+            by_key = dict(zip(stage.floating, by_floating, strict=True))
+            return {p: by_position[p] for p in wanted}, {k: by_key[k] for k in through}
+
+        self._pulls.append(pull)
+
+    def differentiate_heads(self, x, objective, unit) -> Backward:
+        """Runs the heads and an objective, and differentiates its sum.
+
+        Args:
+            x: Inputs of the model.
+            objective: Called with the predictions; returns a list whose last entry
+                is to be summed.
+            unit: Factor of the sum.
+        """
+        heads, positions = self.stages.heads, self.plan.of_heads
+        # A tensor can have a mask only where it is one of those differentiated by.
+        differentiated = [
+            bool(item.tasks) or self._masks.get(item.key) is not None
+            for item in heads.inputs
+        ]
+
+        def spread(values):
+            found = iter(values)
+            return [next(found) if there else None for there in differentiated]
+
+        def run(copies, values):
+            scope = self._scope(positions, values)
+            with scope:
+                read = [
+                    self._tensors[item.key]
+                    if copy is None
+                    else self._masked(item.key, copy)
+                    for item, copy in zip(heads.inputs, spread(copies), strict=True)
+                ]
+                y_pred = heads.run(read)
+                extras = [jnp.sum(loss) for loss in scope.losses]
+                masks = [
+                    getattr(leaf, "_keras_mask", None)
+                    for leaf in jax.tree.leaves(y_pred)
+                ]
+                kept = objective(y_pred)
+            extra = sum(extras, jnp.zeros(())) if extras else None
+            states = (
+                _moved(scope, self.model.non_trainable_variables),
+                _moved(scope, self.model.metrics_variables),
+            )
+            return (jnp.sum(kept[-1]) * unit, extra), (kept, y_pred, masks, states)
+
+        copies = [
+            head_copy(item, self._tensors[item.key], copy_of)
+            for item, there in zip(heads.inputs, differentiated, strict=True)
+            if there
+        ]
+        (_, extra), vjp, (self.kept, self.y_pred, masks, states) = jax.vjp(
+            run, copies, [self.trainable[p] for p in positions], has_aux=True
+        )
+        for leaf, mask in zip(jax.tree.leaves(self.y_pred), masks, strict=True):
+            if mask is not None:
+                leaf._keras_mask = mask
+        self.non_trainable, self.metrics = states
+        self._extras.append(extra)
+
+        def pull(gradient, extra_gradient):
+            if extra is None:
+                extra_gradient = None
+            by_copy, by_value = vjp((gradient, extra_gradient))
+            by_key = gradients_by_key(
+                heads.inputs,
+                spread(by_copy),
+                len(self.model.task_names),
+                functools.partial(self.model._by_rows, x),
+            )
+            return by_key, dict(zip(positions, by_value, strict=True))
+
+        self._pull_heads = pull
+        by_key, by_position = pull(jnp.ones(()), jnp.zeros(()))
+        return Backward(self.stages, self._pulls, by_key, by_position)
+
+    @property
+    def extra(self) -> Any:
+        """The sum of `add_loss` and regularisers."""
+        return sum(
+            (e for e in self._extras if e is not None), self._regularisation()[0]
+        )
+
+    def _regularisation(self) -> tuple[Any, list[Any]]:
+        """Returns the losses of weight regularisers, and their gradients."""
+
+        def run(values):
+            with self._scope(range(len(values)), values):
+                losses = [jnp.sum(loss) for loss in self.model.losses]
+            return sum(losses, jnp.zeros(())), bool(losses)
+
+        (loss, there), gradients = jax.value_and_grad(run, has_aux=True)(self.trainable)
+        return loss, gradients if there else []
+
+    def gradients_of_extras(self, unit: Any) -> dict[int, Any]:
+        """Returns the gradients of `add_loss` and regularisers by position."""
+        found = {p: g * unit for p, g in enumerate(self._regularisation()[1])}
+        if all(extra is None for extra in self._extras):
+            return found
+        by_key: dict[Any, Any] = {}
+        if self._extras[-1] is not None:
+            by_task, by_position = self._pull_heads(jnp.zeros(()), unit)
+            add_to(found, by_position)
+            for cotangents in by_task:
+                add_to(by_key, cotangents)
+        for index in reversed(range(len(self._pulls))):
+            stage, positions = self.stages.trunk[index], self.plan.of_stages[index]
+            extra = self._extras[index]
+            given = {k: by_key[k] for k in stage.outputs if k in by_key}
+            if given or extra is not None:
+                gradient = None if extra is None else unit.astype(extra.dtype)
+                by_position, further = self._pulls[index](
+                    given, positions, stage.floating, gradient
+                )
+                add_to(found, by_position)
+                add_to(by_key, further)
+        return found
+
+
+def _moved(scope: keras.StatelessScope, variables: Any) -> list[Any]:
+    return [scope.get_current_value(variable) for variable in variables]
+
+
+def _is_floating(value: Any) -> bool:
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def _after(tensor: Any, previous: Any) -> Any:
+    return jax.lax.optimization_barrier((tensor, previous))[0]
 
 
 def _index(variable: Any, variables: list[Any]) -> int:

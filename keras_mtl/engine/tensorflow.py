@@ -1,18 +1,22 @@
 """The training step on TensorFlow."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_mtl.engine.gradient_plan import aggregated_gradients
+from keras_mtl.engine.batch_part import first_rows
+from keras_mtl.engine.forward import Forward
 from keras_mtl.engine.packing import (
     PackedFunctions,
     pack_logs,
     unpack_batch,
     unpack_logs,
 )
+from keras_mtl.engine.stages import Backward, Stages, gradients_by_key
+from keras_mtl.engine.task_gradients import AggregatedStep
 
 
 def num_replicas() -> int:
@@ -31,6 +35,18 @@ def sum_over_replicas(tensor: Any) -> Any:
 def snapshot(tensor: Any) -> Any:
     """Returns a copy, which does not see later values of a variable."""
     return tf.identity(tensor)
+
+
+def copy_of(tensor: Any) -> Any:
+    """Returns a tensor of the same values, with a gradient of its own."""
+    copy = tf.identity(tensor)
+    copy._keras_mask = getattr(tensor, "_keras_mask", None)
+    return copy
+
+
+def _after(tensor: Any, previous: Any) -> Any:
+    with tf.control_dependencies([previous]):
+        return tf.identity(tensor)
 
 
 def _packing(step: Callable[[Any], dict[str, Any]]) -> Callable[[Any], Any]:
@@ -63,58 +79,110 @@ class TrainStep(PackedFunctions):
 
     def _step_with_aggregation(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape(persistent=True) as tape:
-            y_pred = self(x, training=True)
+        plan, stages = self._gradient_plan
+        replicas = num_replicas()
+        variables = self.trainable_variables
+
+        def objective(y_pred):
             with self._keep_task_losses() as kept:
                 loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
-            losses, counts, weighted = kept
-            replicas = num_replicas()
+            return loss, *kept
+
+        tape, forward = self._forward(stages, x)
+        with tape:
+            loss, losses, counts, weighted = objective(forward.y_pred)
             scaled = self.optimizer.scale_loss(tf.reduce_sum(weighted) / replicas)
             extras = [tf.reduce_sum(extra) / replicas for extra in self.losses]
             scaled_extras = self.optimizer.scale_loss(sum(extras))
-        variables = self.trainable_variables
-        plan = self._gradient_plan
-        # A task's loss depends on its own predictions alone, so one backward pass
-        # of the sum gives every task's gradient by its predictions; from there each
-        # goes through its own head and the trunk.
-        predictions = keras.tree.flatten(y_pred)
-        rest = [variables[position].value for position in plan.rest]
-        by_prediction, by_rest = tape.gradient(scaled, (predictions, rest))
-        by_task = []
-        for task, (index, cotangent) in enumerate(
-            self._task_cotangents(x, y_pred, by_prediction)
-        ):
-            gradients = {}
-            if cotangent is not None:
-                positions = plan.positions_of(task)
-                found = tape.gradient(
-                    predictions[index],
-                    [variables[position].value for position in positions],
-                    output_gradients=cotangent,
-                )
-                gradients = dict(zip(positions, map(_dense, found), strict=True))
-            by_task.append(gradients)
         by_extras = {}
         if extras:
             found = tape.gradient(scaled_extras, [v.value for v in variables])
             by_extras = dict(enumerate(map(_dense, found)))
-        del tape
-        gradients = aggregated_gradients(
-            plan,
-            self.aggregator,
-            [variable.value for variable in variables],
-            by_task,
-            dict(zip(plan.rest, by_rest, strict=True)),
-            by_extras,
-            tf.stop_gradient(losses),
-            tf.cast(counts > 0, tf.float32),
-            self.optimizer.scale_loss(tf.ones(())),
-            replicas,
-            sum_over_replicas,
+        step = AggregatedStep(
+            plan=plan,
+            options=self._aggregation_options,
+            aggregator=self.aggregator,
+            backward=self._backward(tape, forward, scaled, x),
+            variables=[variable.value for variable in variables],
+            losses=tf.stop_gradient(losses),
+            present=tf.cast(counts > 0, tf.float32),
+            unit=self.optimizer.scale_loss(tf.ones(())),
+            replicas=replicas,
+            sum_over_replicas=sum_over_replicas,
+            after=_after,
+            part=self._backward_of_part(x, y, sample_weight),
         )
+        gradients = step.gradients(by_extras)
+        del tape
         self.optimizer.apply(gradients, variables)
         self._report_loss(loss, x)
-        return self.compute_metrics(x, y, y_pred, sample_weight)
+        self._report_gradients(step)
+        return self.compute_metrics(x, y, forward.y_pred, sample_weight)
+
+    def _forward(self, stages: Stages, x: Any) -> tuple[tf.GradientTape, "Forward"]:
+        """Runs the stages under a tape that can be entered once more."""
+        with tf.GradientTape(persistent=True) as tape:
+            forward = Forward(stages, x, copy_of)
+        return tape, forward
+
+    def _backward(self, tape, forward, scaled, x):
+        """Differentiates the heads, and says how to go on down the trunk."""
+        variables = self.trainable_variables
+        plan, stages = self._gradient_plan
+        positions = plan.of_heads
+        copies = forward.differentiable_copies
+        by_copy, by_variable = tape.gradient(
+            scaled,
+            (copies, [variables[position].value for position in positions]),
+        )
+
+        def pull(index, given, positions, through):
+            values, outputs = forward.of_stages[index]
+            sources = [variables[p].value for p in positions]
+            sources += [values[key] for key in through]
+            found = tape.gradient(
+                [outputs[key] for key in given],
+                sources,
+                output_gradients=list(given.values()),
+            )
+            found = list(map(_dense, found))
+            return (
+                dict(zip(positions, found, strict=False)),
+                dict(zip(through, found[len(positions) :], strict=True)),
+            )
+
+        return Backward(
+            stages,
+            [functools.partial(pull, index) for index in range(len(stages.trunk))],
+            gradients_by_key(
+                stages.heads.inputs,
+                forward.spread(by_copy),
+                len(self.task_names),
+                functools.partial(self._by_rows, x),
+            ),
+            dict(zip(positions, map(_dense, by_variable), strict=True)),
+        )
+
+    def _backward_of_part(self, x, y, sample_weight):
+        fraction = self._aggregation_options.gramian_fraction
+        if fraction == 1.0:
+            return None
+
+        def backward():
+            part = first_rows((x, y, sample_weight), fraction)
+            state = self._forward_state()
+            before = [tf.identity(v.value) for v in state]
+            tape, forward = self._forward(self._gradient_plan[1], part[0])
+            with tape:
+                weighted = self._weighted_losses(*part, forward.y_pred)
+                scaled = self.optimizer.scale_loss(
+                    tf.reduce_sum(weighted) / num_replicas()
+                )
+            for variable, value in zip(state, before, strict=True):
+                variable.assign(value)
+            return self._backward(tape, forward, scaled, part[0])
+
+        return backward
 
     def _step_with_gradient_norms(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

@@ -1,13 +1,17 @@
 """The training step on PyTorch."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import torch
 
-from keras_mtl.engine.gradient_plan import aggregated_gradients
+from keras_mtl.engine.batch_part import first_rows
+from keras_mtl.engine.forward import Forward
 from keras_mtl.engine.packing import unpack_batch
+from keras_mtl.engine.stages import Backward, gradients_by_key
+from keras_mtl.engine.task_gradients import AggregatedStep
 
 
 def num_replicas() -> int:
@@ -18,6 +22,13 @@ def num_replicas() -> int:
 def sum_over_replicas(tensor: Any) -> Any:
     """Returns the tensor itself: there is one replica."""
     return tensor
+
+
+def copy_of(tensor: Any) -> Any:
+    """Returns a tensor of the same values, with a gradient of its own."""
+    copy = tensor.view_as(tensor)
+    copy._keras_mask = getattr(tensor, "_keras_mask", None)
+    return copy
 
 
 @torch.library.custom_op("keras_mtl::snapshot", mutates_args=())
@@ -76,55 +87,91 @@ class TrainStep:
     @torch.compiler.disable
     def _step_with_aggregation(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y_pred = self(x, training=True)
+        plan, stages = self._gradient_plan
+        forward = Forward(stages, x, copy_of)
         with self._keep_task_losses() as kept:
-            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            loss = self.compute_loss(x, y, forward.y_pred, sample_weight, training=True)
         losses, counts, weighted = kept
         unit = self.optimizer.scale_loss(torch.ones((), device=losses.device))
         variables = self.trainable_variables
         values = [variable.value for variable in variables]
-        plan = self._gradient_plan
-        # A task's loss depends on its own predictions alone, so one backward pass
-        # of the sum gives every task's gradient by its predictions; from there each
-        # goes through its own head and the trunk.
-        predictions = keras.tree.flatten(y_pred)
-        first = _gradients(
-            weighted.sum() * unit,
-            [*predictions, *(values[position] for position in plan.rest)],
-        )
-        by_prediction = first[: len(predictions)]
-        by_rest = first[len(predictions) :]
-        by_task = []
-        for task, (index, cotangent) in enumerate(
-            self._task_cotangents(x, y_pred, by_prediction)
-        ):
-            gradients = {}
-            if cotangent is not None:
-                positions = plan.positions_of(task)
-                found = _gradients(
-                    predictions[index], [values[p] for p in positions], cotangent
-                )
-                gradients = dict(zip(positions, found, strict=True))
-            by_task.append(gradients)
         extras = [extra.sum() for extra in self.losses]
         by_extras = {}
         if extras:
             by_extras = dict(enumerate(_gradients(sum(extras) * unit, values)))
+        backward = self._backward(forward, weighted.sum() * unit, x)
         with torch.no_grad():
-            gradients = aggregated_gradients(
-                plan,
-                self.aggregator,
-                values,
-                by_task,
-                dict(zip(plan.rest, by_rest, strict=True)),
-                by_extras,
-                losses.detach(),
-                (counts > 0).float(),
-                unit.detach(),
+            step = AggregatedStep(
+                plan=plan,
+                options=self._aggregation_options,
+                aggregator=self.aggregator,
+                backward=backward,
+                variables=values,
+                losses=losses.detach(),
+                present=(counts > 0).float(),
+                unit=unit.detach(),
+                part=self._backward_of_part(x, y, sample_weight, unit),
             )
+            gradients = step.gradients(by_extras)
             self.optimizer.apply(gradients, variables)
             self._report_loss(loss.detach(), x)
-        return self.compute_metrics(x, y, y_pred, sample_weight)
+            self._report_gradients(step)
+        return self.compute_metrics(x, y, forward.y_pred, sample_weight)
+
+    def _backward(self, forward: Forward, scaled: Any, x: Any) -> Backward:
+        """Differentiates the heads, and says how to go on down the trunk."""
+        variables = self.trainable_variables
+        plan, stages = self._gradient_plan
+        positions = plan.of_heads
+        copies = forward.differentiable_copies
+        found = _gradients(
+            scaled, [*copies, *(variables[position].value for position in positions)]
+        )
+
+        def pull(index, given, positions, through):
+            values, outputs = forward.of_stages[index]
+            sources = [variables[p].value for p in positions]
+            sources += [values[key] for key in through]
+            found = _gradients(
+                [outputs[key] for key in given], sources, list(given.values())
+            )
+            return (
+                dict(zip(positions, found, strict=False)),
+                dict(zip(through, found[len(positions) :], strict=True)),
+            )
+
+        return Backward(
+            stages,
+            [functools.partial(pull, index) for index in range(len(stages.trunk))],
+            gradients_by_key(
+                stages.heads.inputs,
+                forward.spread(found[: len(copies)]),
+                len(self.task_names),
+                functools.partial(self._by_rows, x),
+            ),
+            dict(zip(positions, found[len(copies) :], strict=True)),
+        )
+
+    def _backward_of_part(self, x, y, sample_weight, unit):
+        fraction = self._aggregation_options.gramian_fraction
+        if fraction == 1.0:
+            return None
+
+        def backward():
+            part = first_rows((x, y, sample_weight), fraction)
+            state = self._forward_state()
+            before = [v.value.detach().clone() for v in state]
+            with torch.enable_grad():
+                forward = Forward(self._gradient_plan[1], part[0], copy_of)
+                weighted = self._weighted_losses(*part, forward.y_pred)
+                scaled = weighted.sum() * unit
+            backward = self._backward(forward, scaled, part[0])
+            with torch.no_grad():
+                for variable, value in zip(state, before, strict=True):
+                    variable.assign(value)
+            return backward
+
+        return backward
 
     # Not compiled: what `torch.compile` makes of a forward pass allows for one
     # backward pass only.
@@ -200,16 +247,22 @@ class TrainStep:
                 metric.update_state(loss, sample_weight=rows)
 
 
-def _gradients(output: Any, inputs: list[Any], cotangent: Any = None) -> list[Any]:
+def _gradients(outputs: Any, inputs: list[Any], cotangents: Any = None) -> list[Any]:
     """Returns the gradients by each input, None where there is none."""
-    if not output.requires_grad or not inputs:
-        return [None] * len(inputs)
-    return list(
-        torch.autograd.grad(
-            output,
-            inputs,
-            grad_outputs=cotangent,
+    if not isinstance(outputs, list):
+        outputs, cotangents = [outputs], [cotangents]
+    pairs = zip(outputs, cotangents, strict=True)
+    pairs = [(output, c) for output, c in pairs if output.requires_grad]
+    wanted = [index for index, tensor in enumerate(inputs) if tensor.requires_grad]
+    found: list[Any] = [None] * len(inputs)
+    if pairs and wanted:
+        gradients = torch.autograd.grad(
+            [output for output, _ in pairs],
+            [inputs[index] for index in wanted],
+            grad_outputs=[c for _, c in pairs],
             retain_graph=True,
             allow_unused=True,
         )
-    )
+        for index, gradient in zip(wanted, gradients, strict=True):
+            found[index] = gradient
+    return found

@@ -1,5 +1,6 @@
 """Metrics of several tasks, and what the recipes report them with."""
 
+from keras_mtl.metrics.gradient_statistics import GradientStatistics
 from keras_mtl.metrics.mean_and_interval import MeanAndInterval, mean_and_interval
 from keras_mtl.metrics.relative_improvement import RelativeImprovement
 from keras_mtl.metrics.results_table import ResultsTable
@@ -7,6 +8,7 @@ from keras_mtl.metrics.shape_dispatched_accuracy import ShapeDispatchedAccuracy
 from keras_mtl.metrics.task_means import TaskMeans
 
 __all__ = [
+    "GradientStatistics",
     "MeanAndInterval",
     "RelativeImprovement",
     "ResultsTable",

@@ -15,9 +15,25 @@ from keras_mtl import aggregation as aggregations
 from keras_mtl import engine
 from keras_mtl import weighting as weightings
 from keras_mtl.aggregation.aggregator import Aggregator
-from keras_mtl.engine.gradient_plan import GradientPlan, make_plan
+from keras_mtl.engine.gradient_plan import GradientPlan, make_plan, place_in_stages
 from keras_mtl.engine.packing import is_packed, pack_arrays
+from keras_mtl.engine.stages import Stages
+from keras_mtl.engine.task_gradients import AggregatedStep, AggregationOptions
+from keras_mtl.metrics.gradient_statistics import GradientStatistics
 from keras_mtl.metrics.task_means import TaskMeans
+from keras_mtl.models.aggregation_setup import (
+    PARAMETERS,
+    REPRESENTATION,
+    build_aggregator,
+    check_options,
+    check_weighting,
+    log_kinds,
+)
+from keras_mtl.models.forward_stages import (
+    stages_of_call,
+    stages_of_graph,
+    stages_round_layer,
+)
 from keras_mtl.models.loss_arguments import serialize_losses
 from keras_mtl.models.prediction_masks import PredictionMasks
 from keras_mtl.models.sharing import (
@@ -52,7 +68,15 @@ class _Training:
     testing: bool = False
     local: threading.local
     kept_masks: list[Any] | None = None
-    gradient_plan: tuple[list[int], GradientPlan] | None = None
+    aggregation: AggregationOptions | None = None
+    aggregate_at: str = PARAMETERS
+    gradient_statistics: GradientStatistics | None = None
+    gradient_plan: tuple[list[int], GradientPlan, Stages] | None = None
+
+    def of_training(self) -> list[Any]:
+        """Metrics of what is there in training alone."""
+        found = [self.weight_means, self.gradient_statistics]
+        return [metric for metric in found if metric is not None]
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -147,6 +171,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             if not isinstance(self, functional):
                 self.__class__ = _functional_variant(type(self), functional)
             functional.__init__(self, inputs, outputs, name=name, **kwargs)
+        self._runs_graph = inputs is not None and type(self).call is functional.call
         self._output_tasks = task_names
         self._task_input = task_input
         self._task_objective = TaskObjective()
@@ -219,6 +244,10 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         *,
         weighting: str | Weighting | None = None,
         aggregator: str | Aggregator | None = None,
+        aggregate_at: str = PARAMETERS,
+        chunk_size: int | None = None,
+        gramian_fraction: float = 1.0,
+        gradient_logs: bool | Sequence[str] = False,
         mask_value: float | Mapping[str, float] | None = None,
     ) -> None:
         """Configures training. May be called again, also with other tasks.
@@ -239,8 +268,23 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             weighting: Name or instance of a `keras_mtl.weighting.Weighting`.
                 Defaults to the sum of the task losses.
             aggregator: Name or instance of a `keras_mtl.aggregation.Aggregator`,
-                which is given the gradients of the weighted task losses by the
-                variables that several tasks share. Defaults to their sum.
+                which is given the gradients of the weighted task losses by what
+                several tasks share. Defaults to their sum.
+            aggregate_at: `"parameters"`, the shared variables: exact, one backward
+                pass through the trunk for each task. `"representation"`, the tensors
+                of the functional graph where tasks part: one pass through the trunk
+                in all. Or the name of the layer whose output is the representation,
+                for a subclassed model. Defaults to `"parameters"`.
+            chunk_size: Number of tasks whose gradients by the parameters are held at
+                once, which bounds the memory; the gradients are computed several
+                times. Defaults to all.
+            gramian_fraction: Float in (0, 1], the part of the batch that the Gramian
+                is formed on, by a forward pass of its own over the first rows whose
+                updates of state are dropped. Defaults to `1.0`.
+            gradient_logs: Whether the logs show what the gradients of tasks say of
+                each other, or a list of what they show, of `"norms"`, `"weights"`,
+                `"conflict_rate"` and `"cosines"`; see `metrics.GradientStatistics`.
+                Defaults to `False`.
             mask_value: Value that stands for a missing label, or a dict of such
                 values by task.
 
@@ -289,8 +333,19 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         new_aggregator = None if aggregator is None else aggregations.get(aggregator)
         training.arguments["weighting"] = new_weighting
         training.arguments["aggregator"] = new_aggregator
+        training.arguments["aggregate_at"] = aggregate_at
+        training.arguments["chunk_size"] = chunk_size
+        training.arguments["gramian_fraction"] = gramian_fraction
+        training.arguments["gradient_logs"] = gradient_logs
+        training.aggregation = check_options(
+            new_aggregator, aggregate_at, chunk_size, gramian_fraction, gradient_logs
+        )
+        training.aggregate_at = aggregate_at
         if new_aggregator is not None:
-            self._prepare_aggregator(new_aggregator, new_weighting, tasks)
+            check_weighting(new_aggregator, new_weighting)
+            self._prepare_aggregator(new_aggregator, tasks, training)
+        if kinds := log_kinds(gradient_logs):
+            training.gradient_statistics = GradientStatistics(tasks, kinds)
         self._task_objective.set(
             tasks, list(scale.values()), new_weighting, new_aggregator
         )
@@ -311,47 +366,78 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             self._check_gradient_norm_variable()
 
     def _prepare_aggregator(
-        self, aggregator: Aggregator, weighting: Weighting, tasks: list[str]
+        self, aggregator: Aggregator, tasks: list[str], training: _Training
     ) -> None:
-        """Checks that an aggregator can be used and creates its state."""
-        if weighting.needs_gradient_norms or weighting.needs_losses_after_step:
-            raise ValueError(
-                f"An aggregator cannot be combined with {type(weighting).__name__}, "
-                "which wants a training step of its own. "
-                f"Received: weighting={weighting!r}, aggregator={aggregator!r}"
-            )
+        """Cuts the model where its tasks part, and builds the aggregator."""
         if not self.built:
             raise ValueError(
                 "An aggregator needs the variables of the model: build it before "
                 "`compile`, by a call on a batch. "
                 f"Received: {type(self).__name__}, which is not built"
             )
-        plan = self._make_gradient_plan(tasks)
-        if not plan.shared:
-            raise ValueError(
-                f"{type(aggregator).__name__} aggregates gradients of variables that "
-                f"tasks share. Received: a model whose tasks {tasks} share none"
-            )
-        aggregator.set_task_names(tasks)
-        if not aggregator.built:
-            variables = self.trainable_variables
-            shapes = [tuple(variables[p].shape) for p in plan.shared]
-            aggregator.build_parts(len(tasks), shapes)
-        elif aggregator.num_tasks != len(tasks):
-            raise ValueError(
-                f"`aggregator` was built for {aggregator.num_tasks} tasks, but the "
-                f"model is compiled for {len(tasks)}: {tasks}. Pass a new one. "
-                f"Received: aggregator={aggregator!r}"
-            )
-
-    def _make_gradient_plan(self, tasks: Sequence[str]) -> GradientPlan:
-        """Sorts the trainable variables, as they are now, by whom they serve."""
-        return make_plan(
-            self.trainable_variables, self.layer_tasks(), list(tasks), is_stacked
+        plan, stages = self._make_gradient_plan(tasks, training.aggregate_at)
+        build_aggregator(
+            aggregator,
+            tasks,
+            plan,
+            stages,
+            self.trainable_variables,
+            training.aggregation.at_representation,
         )
 
+    def _make_gradient_plan(
+        self, tasks: Sequence[str], aggregate_at: str
+    ) -> tuple[GradientPlan, Stages]:
+        """Sorts the trainable variables, as they are now, by whom they serve."""
+        variables = self.trainable_variables
+        plan = make_plan(variables, self.layer_tasks(), list(tasks), is_stacked)
+        stages = self._forward_stages(tasks, plan, aggregate_at)
+        place_in_stages(plan, variables, stages)
+        return plan, stages
+
+    def _forward_stages(
+        self, tasks: Sequence[str], plan: GradientPlan, aggregate_at: str
+    ) -> Stages:
+        if aggregate_at not in (PARAMETERS, REPRESENTATION):
+            layer = self._layer_to_cut(aggregate_at)
+            return stages_round_layer(self, self._variables_of_call, layer, tasks)
+        if self._runs_graph and self._task_input is None:
+            variables = self.trainable_variables
+            shared = {id(variables[position]) for position in plan.shared}
+            return stages_of_graph(self, dict(self.output), tasks, shared)
+        if aggregate_at == REPRESENTATION and self._task_input is None:
+            raise ValueError(
+                "Where the tasks of a subclassed model part cannot be read off its "
+                "code: pass the name of the layer whose output all tasks read. "
+                f"Received: aggregate_at={aggregate_at!r}"
+            )
+        return stages_of_call(
+            self, self._variables_of_call, tasks, self._task_input is not None
+        )
+
+    def _variables_of_call(self) -> list[keras.Variable]:
+        """Trainable variables that predictions depend on: not the weighting's."""
+        own = {id(variable) for variable in self._task_objective.variables}
+        return [v for v in self.trainable_variables if id(v) not in own]
+
+    def _layer_to_cut(self, name: str) -> keras.layers.Layer:
+        if self._task_input is not None:
+            raise ValueError(
+                "With a `task_input` each row belongs to one task, so that gradients "
+                "of two tasks by a tensor of rows never meet: aggregate at "
+                f"'parameters'. Received: aggregate_at={name!r}"
+            )
+        found = [layer for layer in self._flatten_layers() if layer.name == name]
+        if not found:
+            raise ValueError(
+                "`aggregate_at` must be 'parameters', 'representation' or the name of "
+                f"a layer, such as one of {[layer.name for layer in self.layers]}. "
+                f"Received: aggregate_at={name!r}"
+            )
+        return found[0]
+
     @property
-    def _gradient_plan(self) -> GradientPlan:
+    def _gradient_plan(self) -> tuple[GradientPlan, Stages]:
         """The plan of a step, made anew only if other variables are trained.
 
         It takes a walk over the graph, which on PyTorch would be one each step.
@@ -359,8 +445,28 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         state = self._training_state
         trained = [id(variable) for variable in self.trainable_variables]
         if state.gradient_plan is None or state.gradient_plan[0] != trained:
-            state.gradient_plan = trained, self._make_gradient_plan(self.task_names)
-        return state.gradient_plan[1]
+            plan, stages = self._make_gradient_plan(self.task_names, state.aggregate_at)
+            state.gradient_plan = trained, plan, stages
+        return state.gradient_plan[1:]
+
+    @property
+    def _aggregation_options(self) -> AggregationOptions:
+        return self._training_state.aggregation
+
+    def _weighted_losses(self, x: Any, y: Any, sample_weight: Any, y_pred: Any) -> Any:
+        """Returns the losses that the objective sums, and leaves all state as it is."""
+        losses, counts = self.compute_task_losses(
+            x, y, y_pred, sample_weight, training=True
+        )
+        present = ops.cast(counts > 0, "float32")
+        return self._task_objective.call(losses, present, training=False)[0]
+
+    def _report_gradients(self, step: AggregatedStep) -> None:
+        """Adds what a step has found out to the statistics of gradients."""
+        statistics = self._training_state.gradient_statistics
+        if statistics is not None:
+            counted = True if step.due is None else step.due
+            statistics.update_state(step.gramian, step.weights, step.present, counted)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile` was given, serialised."""
@@ -543,7 +649,8 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         results.update(state.loss_means.result())
         results.update(state.metrics.result())
         if not state.testing:
-            results.update(state.weight_means.result())
+            for metric in state.of_training():
+                results.update(metric.result())
         return results
 
     @property
@@ -555,7 +662,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         state = getattr(self, "_training_state", None)
         if state is None:
             return []
-        return [state.loss_means, state.weight_means, *state.metrics.metrics]
+        return [state.loss_means, *state.of_training(), *state.metrics.metrics]
 
     @property
     def metrics_names(self) -> list[str]:
@@ -565,8 +672,12 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         return list(self._without_weights(self.get_metrics_result()))
 
     def _without_weights(self, logs: dict[str, Any]) -> dict[str, Any]:
-        weights = set(self._training_state.weight_means.result_names)
-        return {key: value for key, value in logs.items() if key not in weights}
+        of_training = {
+            name
+            for metric in self._training_state.of_training()
+            for name in metric.result_names
+        }
+        return {key: value for key, value in logs.items() if key not in of_training}
 
     def _in_order(self, logs: dict[str, Any], names: Iterable[str]) -> Any:
         values = [logs[name] for name in names if name in logs]
@@ -703,11 +814,15 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             positions = [names.index(task) for task in self.task_names]
             return [(position, gradients[position]) for position in positions]
         (gradient,) = gradients
+        return [(0, part) for part in self._by_rows(x, gradient)]
+
+    def _by_rows(self, x: Any, gradient: Any) -> list[Any]:
+        """Splits a gradient by predictions into those of the rows of each task."""
         rows = ops.cast(self._membership(x), gradient.dtype)
         rows = ops.reshape(
-            rows, (len(self.task_names), -1) + (1,) * (len(y_pred.shape) - 1)
+            rows, (len(self.task_names), -1) + (1,) * (len(gradient.shape) - 1)
         )
-        return [(0, gradient * rows[task]) for task in range(len(self.task_names))]
+        return [gradient * rows[task] for task in range(len(self.task_names))]
 
     def _prediction_masks(self) -> PredictionMasks | None:
         """Returns what reads the masks of outputs, None if they never have any."""

@@ -3,111 +3,41 @@
 import keras
 import numpy as np
 import pytest
+from aggregated_models import (
+    EAGER,
+    NAMES,
+    ROWS,
+    Subclassed,
+    assert_same,
+    batch_of,
+    by_path,
+    compiled,
+    conditioned,
+    data,
+    inputs_of_their_own,
+    one_layer_in_two_heads,
+    regularized,
+    separate_heads,
+    stacked_heads,
+    subclassed,
+    tree_of_sharing,
+    values,
+)
 from keras import ops
 
 import keras_mtl
 from keras_mtl import aggregation
 
-BACKEND = keras.backend.backend()
-EAGER = BACKEND != "jax"
-NAMES = ["a", "b", "c"]
-ROWS = 24
-
-
-def data(seed=0):
-    generator = np.random.default_rng(seed)
-    x = generator.normal(size=(ROWS, 4)).astype("float32")
-    weights = generator.normal(size=(3, 4, 1))
-    return x, {
-        n: (x @ w).astype("float32") for n, w in zip(NAMES, weights, strict=True)
-    }
-
-
-def separate_heads(extra=(), regularizer=None):
-    inputs = keras.Input((4,))
-    h = keras.layers.Dense(8, "tanh", kernel_regularizer=regularizer)(inputs)
-    for layer in extra:
-        h = layer(h)
-    heads = {n: keras.layers.Dense(1, name=f"head_{n}")(h) for n in NAMES}
-    return keras_mtl.MultiTaskModel(inputs, heads)
-
-
-def stacked_heads():
-    inputs = keras.Input((4,))
-    h = keras.layers.Dense(8, "tanh")(inputs)
-    heads = keras_mtl.layers.MultiHead(1, NAMES, hidden_units=(3,))(h)
-    return keras_mtl.MultiTaskModel(inputs, heads)
-
-
-def tree_of_sharing():
-    """One layer for all tasks, one for "a" and "b", heads."""
-    inputs = keras.Input((4,))
-    root = keras.layers.Dense(6, "tanh", name="root")(inputs)
-    branch = keras.layers.Dense(5, "tanh", name="branch")(root)
-    heads = {
-        n: keras.layers.Dense(1, name=f"head_{n}")(branch if n in "ab" else root)
-        for n in NAMES
-    }
-    return keras_mtl.MultiTaskModel(inputs, heads)
-
-
-def conditioned():
-    x = keras.Input((4,), name="x")
-    task = keras.Input((), dtype="int32", name="task")
-    z = keras_mtl.layers.TaskEmbedding(3, 2)(task)
-    h = keras.layers.Dense(6, "tanh")(x)
-    y = keras.layers.Dense(1)(keras_mtl.layers.ConcatConditioning()(h, z))
-    return keras_mtl.MultiTaskModel(
-        {"x": x, "task": task}, y, task_names=NAMES, task_input="task"
-    )
-
-
-def regularized():
-    return separate_heads(
-        [
-            keras.layers.BatchNormalization(),
-            keras.layers.Dropout(0.5, seed=3),
-            keras.layers.ActivityRegularization(l2=0.1),
-        ],
-        regularizer="l2",
-    )
-
-
-FORMS = [separate_heads, stacked_heads, tree_of_sharing, conditioned, regularized]
-
-
-def batch_of(model, seed=0):
-    x, y = data(seed)
-    if model.task_input is None:
-        return x, y
-    task = np.arange(ROWS) % 3
-    labels = np.stack([y[n] for n in NAMES])[task, np.arange(ROWS)]
-    return {"x": x, "task": task.astype("int32")}, labels
-
-
-def compiled(make, optimizer=None, **arguments):
-    keras.utils.set_random_seed(0)
-    model = make()
-    model.compile(
-        optimizer or keras.optimizers.SGD(0.1),
-        "mse",
-        run_eagerly=arguments.pop("run_eagerly", EAGER),
-        **arguments,
-    )
-    return model
-
-
-def values(model):
-    return [ops.convert_to_numpy(v).copy() for v in model.weights]
-
-
-def by_path(model):
-    return {v.path: ops.convert_to_numpy(v).copy() for v in model.trainable_variables}
-
-
-def assert_same(one, other, tolerance=1e-5):
-    for a, b in zip(one, other, strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+FORMS = [
+    separate_heads,
+    stacked_heads,
+    tree_of_sharing,
+    conditioned,
+    regularized,
+    inputs_of_their_own,
+    one_layer_in_two_heads,
+    subclassed,
+]
 
 
 @pytest.mark.parametrize("make", FORMS)
@@ -124,7 +54,9 @@ def test_the_sum_is_what_plain_training_does(make):
     assert_same(values(one), values(other))
 
 
-@pytest.mark.parametrize("make", [separate_heads, tree_of_sharing, conditioned])
+@pytest.mark.parametrize(
+    "make", [separate_heads, tree_of_sharing, conditioned, one_layer_in_two_heads]
+)
 @pytest.mark.parametrize(
     "aggregator", [aggregation.MGDA, aggregation.UPGrad, lambda: aggregation.DBMTL(0.0)]
 )
@@ -143,10 +75,11 @@ def test_shared_variables_move_by_the_aggregated_gradients(make, aggregator):
         after = by_path(model)
         gradients.append([start[p] - after[p] for p in start])
     model = compiled(make, keras.optimizers.SGD(1.0), aggregator=aggregator())
+    of_shared = {id(variable) for variable in model.shared_variables}
     shared = [
         i
-        for i, path in enumerate(start)
-        if make is conditioned or not path.startswith("head_")
+        for i, variable in enumerate(model.trainable_variables)
+        if id(variable) in of_shared or variable.path.startswith("tied/")
     ]
     jacobians = [np.stack([rows[i] for rows in gradients]) for i in shared]
     alone = aggregator()
@@ -282,13 +215,173 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="share none"):
         compiled(apart, aggregator="mgda")
 
-    class Subclassed(keras_mtl.MultiTaskModel):
-        def call(self, inputs):
-            return {"a": inputs, "b": inputs}
-
     with pytest.raises(ValueError, match="is not built"):
-        compiled(lambda: Subclassed(task_names=["a", "b"]), aggregator="mgda")
+        compiled(Subclassed, aggregator="mgda")
     aggregator = aggregation.MGDA()
     aggregator.weights(np.eye(2))
     with pytest.raises(ValueError, match="was built for 2 tasks"):
         compiled(separate_heads, aggregator=aggregator)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3])
+@pytest.mark.parametrize("make", [separate_heads, tree_of_sharing])
+def test_chunks_of_tasks_change_nothing(make, chunk_size):
+    def run(chunk_size):
+        model = compiled(make, aggregator="upgrad", chunk_size=chunk_size)
+        model.train_on_batch(*batch_of(model))
+        return values(model)
+
+    assert_same(run(chunk_size), run(None))
+
+
+def test_a_gramian_of_half_a_batch_is_that_of_all_if_both_halves_are_the_same():
+    x, y = data()
+    x = np.concatenate([x, x])
+    y = {n: np.concatenate([v, v]) for n, v in y.items()}
+
+    def run(fraction, at):
+        model = compiled(
+            separate_heads,
+            aggregator="mgda",
+            gramian_fraction=fraction,
+            aggregate_at=at,
+            gradient_logs=["weights"],
+        )
+        logs = model.train_on_batch(x, y, return_dict=True)
+        return [*values(model), [logs[f"{n}_gradient_weight"] for n in NAMES]]
+
+    for at in ("parameters", "representation"):
+        assert_same(run(0.5, at), run(1.0, at), 1e-4)
+    with_less = run(0.25, "parameters")[-1]
+    assert np.abs(np.array(with_less) - run(1.0, "parameters")[-1]).max() > 1e-3
+
+
+def test_a_gramian_of_a_part_leaves_the_state_of_the_model_alone():
+    one = compiled(regularized, aggregator="sum")
+    other = compiled(regularized, aggregator="sum", gramian_fraction=0.3)
+    for step in range(2):
+        logs = [
+            model.train_on_batch(*batch_of(model, step), return_dict=True)
+            for model in (one, other)
+        ]
+        assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+    assert_same(values(one), values(other))
+
+
+@pytest.mark.parametrize("at", ["parameters", "representation"])
+@pytest.mark.parametrize("inner", ["upgrad", "pcgrad"])
+def test_weights_stay_in_force_for_k_steps(inner, at):
+    model = compiled(
+        separate_heads,
+        aggregator=aggregation.EveryKSteps(inner, 2),
+        aggregate_at=at,
+        gradient_logs=["weights", "norms"],
+        run_eagerly=False,
+    )
+    seen = []
+    for step in range(4):
+        model.reset_metrics()
+        logs = model.train_on_batch(*batch_of(model, step), return_dict=True)
+        seen.append([logs[f"{n}_gradient_weight"] for n in NAMES])
+        assert (logs["a_gradient_norm"] > 0) == (step % 2 == 0)
+    np.testing.assert_allclose(seen[1], seen[0], rtol=1e-6)
+    np.testing.assert_allclose(seen[3], seen[2], rtol=1e-6)
+    assert np.abs(np.array(seen[2]) - seen[1]).max() > 1e-4
+
+
+@keras.saving.register_keras_serializable("keras_mtl_tests")
+class FixedWeights(aggregation.GramianAggregator):
+    def solve(self, problem):
+        return ops.convert_to_tensor(np.array([0.5, 2.0, 1.0], "float32"))
+
+
+def test_kept_weights_give_the_gradient_of_the_weighted_sum():
+    once = compiled(tree_of_sharing, aggregator=FixedWeights())
+    kept = compiled(
+        tree_of_sharing, aggregator=aggregation.EveryKSteps(FixedWeights(), 3)
+    )
+    for step in range(4):
+        for model in (once, kept):
+            model.train_on_batch(*batch_of(model, step))
+    assert_same(list(by_path(once).values()), list(by_path(kept).values()))
+
+
+def test_statistics_of_gradients_are_in_the_logs():
+    x, y = data()
+    model = compiled(
+        separate_heads, keras.optimizers.SGD(1.0), aggregator="sum", gradient_logs=True
+    )
+    history = model.fit(
+        x, y, batch_size=ROWS, validation_data=(x, y), verbose=0
+    ).history
+    gradients = []
+    for name in NAMES:
+        alone = compiled(
+            separate_heads,
+            keras.optimizers.SGD(1.0),
+            loss_weights={n: float(n == name) for n in NAMES},
+        )
+        before = [ops.convert_to_numpy(v).copy() for v in alone.shared_variables]
+        alone.train_on_batch(x, y)
+        after = [ops.convert_to_numpy(v) for v in alone.shared_variables]
+        parts = [np.ravel(b - a) for b, a in zip(before, after, strict=True)]
+        gradients.append(np.concatenate(parts))
+    for name, gradient in zip(NAMES, gradients, strict=True):
+        norm = np.linalg.norm(gradient)
+        assert history[f"{name}_gradient_norm"] == pytest.approx([norm], rel=1e-3)
+        assert history[f"{name}_gradient_weight"] == pytest.approx([1.0])
+    cosines = np.corrcoef(gradients) * 0
+    for i in range(3):
+        for j in range(i + 1, 3):
+            cosines[i, j] = gradients[i] @ gradients[j]
+            cosines[i, j] /= np.linalg.norm(gradients[i])
+            cosines[i, j] /= np.linalg.norm(gradients[j])
+            logged = history[f"cosine_{NAMES[i]}_{NAMES[j]}"]
+            assert logged == pytest.approx([cosines[i, j]], abs=1e-3)
+    assert history["conflict_rate"] == pytest.approx([(cosines < 0).sum() / 3])
+    of_validation = [key for key in history if key.startswith("val_")]
+    assert not [key for key in of_validation if "gradient" in key or "cosine" in key]
+
+
+def test_statistics_come_with_gradients_themselves_too():
+    model = compiled(separate_heads, aggregator="grad_drop", gradient_logs=True)
+    logs = model.train_on_batch(*data(), return_dict=True)
+    assert logs["a_gradient_norm"] > 0
+    assert -1 <= logs["cosine_a_b"] <= 1
+
+
+@pytest.mark.parametrize("aggregator", ["mgda", "grad_drop"])
+def test_options_are_saved(aggregator, tmp_path):
+    options = {"aggregate_at": "representation", "gradient_logs": ["norms"]}
+    if aggregator == "mgda":
+        options["gramian_fraction"] = 0.5
+    model = compiled(separate_heads, aggregator=aggregator, **options)
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    config = keras.models.load_model(path).get_compile_config()
+    assert {name: config[name] for name in options} == options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"chunk_size": 2}, "go with an aggregator"),
+        ({"aggregate_at": "representation"}, "go with an aggregator"),
+        ({"gradient_logs": True}, "go with an aggregator"),
+        ({"aggregator": "mgda", "aggregate_at": 3}, "`aggregate_at` must be"),
+        ({"aggregator": "mgda", "aggregate_at": "nowhere"}, "`aggregate_at` must be"),
+        ({"aggregator": "mgda", "chunk_size": 0}, "`chunk_size` must be"),
+        ({"aggregator": "mgda", "gramian_fraction": 0}, "`gramian_fraction` must be"),
+        ({"aggregator": "mgda", "gramian_fraction": 2}, "`gramian_fraction` must be"),
+        ({"aggregator": "moco", "gramian_fraction": 0.5}, "need the Gramian alone"),
+        ({"aggregator": "moco", "chunk_size": 2}, "need the Gramian alone"),
+        ({"aggregator": "mgda", "gradient_logs": ["lengths"]}, "`kinds` must be"),
+        (
+            {"aggregator": "mgda", "chunk_size": 2, "aggregate_at": "representation"},
+            "`chunk_size` bounds",
+        ),
+    ],
+)
+def test_options_that_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        compiled(separate_heads, **arguments)

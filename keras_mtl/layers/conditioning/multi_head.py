@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mtl.layers.conditioning.independent_initializers import (
@@ -72,6 +73,9 @@ class MultiHead(keras.layers.Layer):
 
     stacked_by_task = True
     """Axis 0 of every variable runs over the tasks."""
+
+    takes_repeated = True
+    """Whether `call` takes `repeated`, an input for each task."""
 
     def __init__(
         self,
@@ -147,12 +151,24 @@ class MultiHead(keras.layers.Layer):
                 )
                 self.biases.append(bias)
 
-    def call(self, inputs: Any) -> dict[str, Any]:
-        """Returns the dict of the heads' outputs."""
+    def call(self, inputs: Any, repeated: bool = False) -> dict[str, Any]:
+        """Returns the dict of the heads' outputs.
+
+        Args:
+            inputs: The input of all heads.
+            repeated: Whether axis 0 of `inputs` runs over the tasks, so that the
+                gradient by them tells the tasks apart, whose inputs are in sorted
+                order of the names, as Keras sorts a dict.
+        """
         self._check_shape(inputs.shape)
-        leading = ops.shape(inputs)[:-1]
+        leading = ops.shape(inputs)[1 if repeated else 0 : -1]
         x = ops.cast(inputs, self.compute_dtype)
-        x = self._first_layer(ops.reshape(x, (-1, inputs.shape[-1])))
+        if repeated:
+            x = self._first_layer_of_each(
+                ops.reshape(x, (self.num_tasks, -1, inputs.shape[-1]))
+            )
+        else:
+            x = self._first_layer(ops.reshape(x, (-1, inputs.shape[-1])))
         for depth in range(1, len(self.kernels)):
             x = self._next_layer(self.hidden_activation(x), depth)
         x = self.activation(ops.reshape(x, (-1, self.num_tasks, self.units)))
@@ -204,6 +220,16 @@ class MultiHead(keras.layers.Layer):
         size_in = x.shape[-1]
         kernel = ops.transpose(self.kernels[0], (1, 0, 2))
         return self._add_bias(ops.matmul(x, ops.reshape(kernel, (size_in, -1))), 0)
+
+    def _first_layer_of_each(self, x: Any) -> Any:
+        """Applies the first layer: `(T, rows, in)` to `(rows, T * out)`."""
+        kernel = ops.convert_to_tensor(self.kernels[0])
+        order = np.argsort(np.argsort(self.task_names))
+        if list(order) != list(range(self.num_tasks)):
+            x = ops.take(x, order, axis=0)
+        x = ops.transpose(ops.matmul(x, kernel), (1, 0, 2))
+        x = ops.reshape(x, (-1, self.num_tasks * kernel.shape[-1]))
+        return self._add_bias(x, 0)
 
     def _next_layer(self, x: Any, depth: int) -> Any:
         """Applies a later layer: `(rows, T * in)` to `(rows, T * out)`."""

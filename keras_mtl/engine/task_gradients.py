@@ -1,0 +1,436 @@
+"""From the gradients of the tasks to those that the optimiser is given."""
+
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_mtl.aggregation.aggregator import Aggregator
+from keras_mtl.aggregation.jacobian import gramian_of
+from keras_mtl.engine.gradient_plan import GradientPlan
+from keras_mtl.engine.stages import Backward, Key, add_to
+
+_FEW_TASKS = 3
+"""Up to so many tasks, products of pairs of rows beat one product of a matrix."""
+
+
+@dataclass(frozen=True)
+class AggregationOptions:
+    """Where and how gradients are aggregated.
+
+    Attributes:
+        at_representation: Whether by the tensors where tasks part, in place of by the
+            shared variables.
+        chunk_size: Number of tasks whose gradients are held at once, or None for all.
+        gramian_fraction: Part of the batch that the Gramian is formed on.
+    """
+
+    at_representation: bool = False
+    chunk_size: int | None = None
+    gramian_fraction: float = 1.0
+
+
+@dataclass
+class AggregatedStep:
+    """One step of an aggregator, on the gradients of one batch.
+
+    Attributes:
+        plan: The sorted variables.
+        options: Where and how.
+        aggregator: The aggregator.
+        backward: The differentiated forward pass. Its gradients are times `unit`, and
+            with replicas are parts that sum to those of the global batch.
+        variables: Values of the trainable variables.
+        losses: The unweighted task losses `(T,)`.
+        present: 1 for tasks with labels, else 0, `(T,)`.
+        unit: The factor of the loss scaling.
+        replicas: Number of replicas that train in step.
+        sum_over_replicas: Sums a tensor over the replicas.
+        after: Returns its first argument, computed after its second.
+        part: Returns the differentiated forward pass of a part of the batch.
+    """
+
+    plan: GradientPlan
+    options: AggregationOptions
+    aggregator: Aggregator
+    backward: Backward
+    variables: Sequence[Any]
+    losses: Any
+    present: Any
+    unit: Any
+    replicas: int = 1
+    sum_over_replicas: Callable[[Any], Any] = lambda tensor: tensor
+    after: Callable[[Any, Any], Any] = lambda tensor, previous: tensor
+    part: Callable[[], Backward] | None = None
+    gramian: Any = None
+    weights: Any = None
+    due: Any = None
+
+    @property
+    def num_tasks(self) -> int:
+        """T."""
+        return len(self.backward.by_key)
+
+    def gradients(self, extras: Mapping[int, Any]) -> list[Any]:
+        """Returns the gradients by all trainable variables, None where there is none.
+
+        It leaves in `gramian` the Gramian of the task gradients, in `weights` those of
+        the tasks, None if the aggregator has none, and in `due` whether they are new,
+        None if always.
+
+        Args:
+            extras: Gradients of `add_loss` and regularisers, added untouched.
+        """
+        self.due = self.aggregator.weights_due()
+        found: dict[int, Any] = dict(self.backward.gradients)
+        if self.options.at_representation:
+            add_to(found, self._at_representation())
+        elif self._weights_come_first():
+            add_to(found, self._private_gradients())
+            self.gramian = self._gramian_without_rows()
+            self._solve()
+            add_to(found, self._gradients_of_weighted_sum())
+        else:
+            add_to(found, self._at_parameters())
+        add_to(found, extras)
+        return [found.get(position) for position in range(len(self.variables))]
+
+    def _weights_come_first(self) -> bool:
+        """Whether the weights are found without the rows of the Jacobian at hand."""
+        return self.aggregator.is_gramian and (
+            self.options.chunk_size is not None
+            or self.part is not None
+            or self._can_skip()
+        )
+
+    def _can_skip(self) -> bool:
+        # Replicas cannot sum in one branch of a condition alone.
+        return self.due is not None and self.replicas == 1
+
+    def _solve(self) -> None:
+        self.weights = self.aggregator.task_weights(
+            self.gramian, self.losses, self.present, True
+        )
+
+    # At the shared variables
+
+    def _at_parameters(self) -> dict[int, Any]:
+        found: dict[int, Any] = {}
+        rows: dict[int, list[Any]] = {
+            p: [None] * self.num_tasks for p in self.plan.shared
+        }
+        for task in range(self.num_tasks):
+            shared = self.plan.shared_by(task)
+            gradients = self._pull_task(task, shared | self.plan.private_to(task))
+            for position, gradient in gradients.items():
+                if position in shared:
+                    rows[position][task] = gradient
+                else:
+                    add_to(found, {position: gradient})
+        shapes = {p: tuple(self.variables[p].shape) for p in rows}
+        jacobians = {
+            p: Rows(by_task, shapes[p], self.sum_over_replicas)
+            for p, by_task in rows.items()
+        }
+        add_to(found, self._combined(jacobians))
+        return {
+            p: ops.cast(g, self.variables[p].dtype) if p in rows else g
+            for p, g in found.items()
+        }
+
+    def _combined(self, jacobians: Mapping[Any, "Rows"]) -> dict[Any, Any]:
+        """Returns the updates, in parts that sum to them over the replicas."""
+        if self.aggregator.is_gramian:
+            self.gramian = self._scaled(sum(j.gramian() for j in jacobians.values()))
+            self._solve()
+            weights = self.weights / self.replicas
+            return {key: j.weighted_sum(weights) for key, j in jacobians.items()}
+        stacked = [j.stacked() / self.unit for j in jacobians.values()]
+        self.gramian = gramian_of(stacked)
+        updates = self.aggregator.combine(stacked, self.losses, self.present, True)
+        scale = self.unit / self.replicas
+        return {
+            key: update * scale for key, update in zip(jacobians, updates, strict=True)
+        }
+
+    def _scaled(self, gramian: Any) -> Any:
+        return gramian / self.unit / self.unit
+
+    def _private_gradients(self) -> dict[int, Any]:
+        found: dict[int, Any] = {}
+        for task in range(self.num_tasks):
+            add_to(found, self._pull_task(task, self.plan.private_to(task)))
+        return found
+
+    def _gramian_without_rows(self) -> Any:
+        backward = self.backward if self.part is None else self.part()
+
+        def compute():
+            if self.options.chunk_size is not None:
+                return self._scaled(self._gramian_in_chunks(backward))
+            rows: dict[int, list[Any]] = {
+                p: [None] * self.num_tasks for p in self.plan.shared
+            }
+            for task in range(self.num_tasks):
+                shared = self.plan.shared_by(task)
+                for p, gradient in self._pull_task(task, shared, backward).items():
+                    rows[p][task] = gradient
+            return self._scaled(
+                sum(
+                    Rows(
+                        by_task, tuple(self.variables[p].shape), self.sum_over_replicas
+                    ).gramian()
+                    for p, by_task in rows.items()
+                )
+            )
+
+        if not self._can_skip():
+            return compute()
+        size = self.num_tasks
+        return ops.cond(self.due, compute, lambda: ops.zeros((size, size), "float32"))
+
+    def _gramian_in_chunks(self, backward: Backward) -> Any:
+        """Returns the Gramian with the gradients of `chunk_size` tasks at hand.
+
+        Those of all but one are held, while those of every other task come by and are
+        dropped again: the price is that they are computed several times.
+        """
+        size = self.num_tasks
+        held = max(self.options.chunk_size - 1, 1)
+        blocks, previous = [], None
+        for start in range(0, size, held):
+            block = range(start, min(start + held, size))
+            rows = [self._row(task, backward, previous) for task in block]
+            columns = []
+            for task in range(start, size):
+                row = rows[task - start] if task in block else None
+                if row is None:
+                    row = self._row(task, backward, previous)
+                previous = ops.stack([_product(row, other) for other in rows])
+                columns.append(previous)
+            upper = ops.stack(columns, axis=1)
+            blocks.append(ops.pad(upper, ((0, 0), (start, 0))))
+        upper = ops.concatenate(blocks, axis=0)
+        index = np.arange(size) // held
+        below = ops.convert_to_tensor(
+            (index[:, None] > index[None, :]).astype("float32")
+        )
+        return upper + below * ops.transpose(upper)
+
+    def _row(self, task: int, backward: Backward, previous: Any) -> dict[int, Any]:
+        cotangents = backward.by_key[task]
+        if previous is not None:
+            cotangents = {k: self.after(c, previous) for k, c in cotangents.items()}
+        found, _ = self._walk(backward, cotangents, self.plan.shared_by(task))
+        return {
+            p: self.sum_over_replicas(ops.cast(g, "float32"))
+            for p, g in found.items()
+            if g is not None
+        }
+
+    def _gradients_of_weighted_sum(self) -> dict[int, Any]:
+        """Returns the weighted sum of the gradients, by one pass."""
+        weights = ops.unstack(self.weights, self.num_tasks)
+        total: dict[Key, Any] = {}
+        for weight, cotangents in zip(weights, self.backward.by_key, strict=True):
+            for key, c in cotangents.items():
+                add_to(total, {key: ops.cast(weight, c.dtype) * c})
+        found, _ = self._walk(self.backward, total, set(self.plan.shared))
+        return found
+
+    # At the tensors where tasks part
+
+    def _at_representation(self) -> dict[int, Any]:
+        found: dict[int, Any] = {}
+        rows = self._rows_by_key(self.backward, found)
+        if self.aggregator.is_gramian:
+            self.gramian = self._gramian_at_representation(rows)
+            self._solve()
+            updates = {key: j.weighted_sum(self.weights) for key, j in rows.items()}
+        else:
+            if self.replicas > 1:
+                raise ValueError(
+                    f"{type(self.aggregator).__name__} needs the gradients themselves, "
+                    "of which each replica has those of its own rows: aggregate at "
+                    f"'parameters'. Received: {self.replicas} replicas"
+                )
+            updates = self._combined(rows)
+        cotangents = {key: j.like(updates[key]) for key, j in rows.items()}
+        shared, _ = self._walk(
+            self.backward,
+            cotangents,
+            set(self.plan.shared),
+            stop=self.backward.stages.parting,
+        )
+        add_to(found, shared)
+        return found
+
+    def _gramian_at_representation(self, rows: Mapping[Key, "Rows"]) -> Any:
+        if self.part is not None:
+            rows = self._rows_by_key(self.part(), {})
+        gramian = self._scaled(sum(j.gramian() for j in rows.values()))
+        return self.sum_over_replicas(gramian)
+
+    def _rows_by_key(
+        self, backward: Backward, found: dict[int, Any]
+    ) -> dict[Key, "Rows"]:
+        """Returns the task gradients by the tensors where tasks part.
+
+        Args:
+            backward: The differentiated forward pass.
+            found: Is given the gradients of private variables that come on the way.
+        """
+        parting = backward.stages.parting
+        by_key: dict[Key, list[Any]] = {key: [None] * self.num_tasks for key in parting}
+        for task, cotangents in enumerate(backward.by_key):
+            private, there = self._walk(
+                backward, cotangents, self.plan.private_to(task), parting
+            )
+            add_to(found, private)
+            for key, cotangent in there.items():
+                by_key[key][task] = cotangent
+        return {
+            key: Rows(by_task)
+            for key, by_task in by_key.items()
+            if any(row is not None for row in by_task)
+        }
+
+    # Passes down the trunk
+
+    def _pull_task(
+        self, task: int, positions: Collection[int], backward: Backward | None = None
+    ) -> dict[int, Any]:
+        backward = backward or self.backward
+        found, _ = self._walk(backward, backward.by_key[task], positions)
+        return {p: gradient for p, gradient in found.items() if gradient is not None}
+
+    def _walk(
+        self,
+        backward: Backward,
+        cotangents: Mapping[Key, Any],
+        positions: Collection[int],
+        keys: Collection[Key] = (),
+        stop: Collection[Key] = (),
+    ) -> tuple[dict[int, Any], dict[Key, Any]]:
+        """Takes gradients by tensors of the trunk down to variables.
+
+        Args:
+            backward: The differentiated forward pass.
+            cotangents: Gradients by tensors.
+            positions: Variables whose gradients are wanted.
+            keys: Tensors by which gradients are wanted.
+            stop: Tensors that nothing is passed on to.
+        """
+        positions, keys, stop = set(positions), set(keys), set(stop)
+        by_key, found = dict(cotangents), {}
+        for index, stage, pull in backward.stages_from_last():
+            given = {k: by_key[k] for k in stage.outputs if by_key.get(k) is not None}
+            own = [p for p in self.plan.of_stages[index] if p in positions]
+            through = [
+                key
+                for key in stage.floating
+                if key not in stop
+                and (
+                    self.plan.behind[key] & positions
+                    or self.plan.parting_behind[key] & keys
+                )
+            ]
+            if given and (own or through):
+                by_position, further = pull(given, own, through)
+                add_to(found, by_position)
+                add_to(by_key, further)
+        return found, {k: by_key[k] for k in keys if by_key.get(k) is not None}
+
+
+class Rows:
+    """The gradients of T tasks by one tensor, None for a task that has none.
+
+    Args:
+        by_task: The gradients.
+        shape: Their shape. Defaults to that of those that are there.
+        sum_over_replicas: Makes of each the gradient of the global batch.
+    """
+
+    def __init__(
+        self,
+        by_task: Sequence[Any],
+        shape: tuple[int, ...] | None = None,
+        sum_over_replicas: Callable[[Any], Any] = lambda tensor: tensor,
+    ) -> None:
+        self.by_task = list(by_task)
+        self._shape = shape
+        self._sum = sum_over_replicas
+
+    @functools.cached_property
+    def there(self) -> list[int]:
+        """Positions of the tasks that have a gradient."""
+        return [t for t, row in enumerate(self.by_task) if row is not None]
+
+    @functools.cached_property
+    def rows(self) -> list[Any]:
+        """The gradients that are there, float32."""
+        return [self._sum(ops.cast(self.by_task[t], "float32")) for t in self.there]
+
+    @functools.cached_property
+    def matrix(self) -> Any:
+        """Those gradients as the rows of a matrix."""
+        return ops.reshape(ops.stack(self.rows), (len(self.there), -1))
+
+    def gramian(self) -> Any:
+        """Returns the products of all pairs, `(T, T)`, 0 for tasks without a row."""
+        size, count = len(self.by_task), len(self.there)
+        if not count:
+            return ops.zeros((size, size), "float32")
+        if count > _FEW_TASKS:
+            products = ops.matmul(self.matrix, ops.transpose(self.matrix))
+        else:
+            pairs = {
+                (i, j): ops.sum(self.rows[i] * self.rows[j])
+                for i in range(count)
+                for j in range(i, count)
+            }
+            products = [
+                [pairs[min(i, j), max(i, j)] for j in range(count)]
+                for i in range(count)
+            ]
+            products = ops.stack([ops.stack(row) for row in products])
+        if count < size:
+            place = np.zeros((size, count), "float32")
+            place[self.there, range(count)] = 1.0
+            products = ops.matmul(ops.matmul(place, products), place.T)
+        return products
+
+    def weighted_sum(self, weights: Any) -> Any:
+        """Returns the weighted sum of the gradients."""
+        if len(self.there) > _FEW_TASKS:
+            weights = ops.take(weights, np.array(self.there), axis=0)
+            total = ops.matmul(weights[None], self.matrix)
+            return ops.reshape(total, ops.shape(self.rows[0]))
+        weights = ops.unstack(weights, len(self.by_task))
+        total = 0.0
+        for task, row in zip(self.there, self.rows, strict=True):
+            total = total + weights[task] * row
+        return total
+
+    def stacked(self) -> Any:
+        """Returns all gradients, zeros for a task without one, `(T, ...)`."""
+        shape = self._shape or ops.shape(self.rows[0])
+        zero = ops.zeros(shape, "float32")
+        rows = [zero] * len(self.by_task)
+        for task, row in zip(self.there, self.rows, strict=True):
+            rows[task] = row
+        return ops.stack(rows)
+
+    def like(self, update: Any) -> Any:
+        """Returns an update in the dtype that the gradients came in."""
+        return ops.cast(update, self.by_task[self.there[0]].dtype)
+
+
+def _product(row: Mapping[int, Any], other: Mapping[int, Any]) -> Any:
+    total = ops.zeros((), "float32")
+    for position in row.keys() & other.keys():
+        total = total + ops.sum(row[position] * other[position])
+    return total
