@@ -19,6 +19,7 @@ from keras_mtl.engine.packing import (
 )
 from keras_mtl.engine.stages import Backward, add_to, gradients_by_key
 from keras_mtl.engine.task_gradients import AggregatedStep
+from keras_mtl.engine.tensor_masks import TensorMasks
 
 
 def num_replicas() -> int:
@@ -356,9 +357,7 @@ class _Forward:
 
     def _masked(self, key, value):
         """Returns a tensor with the mask that it lost on its way out of a stage."""
-        if self._masks.get(key) is not None:
-            value._keras_mask = self._masks[key]
-        return value
+        return _tensor_masks.attach(value, self._masks.get(key))
 
     def run_trunk(self, x: Any) -> None:
         """Runs all stages of the trunk."""
@@ -384,7 +383,7 @@ class _Forward:
                 extras = [jnp.sum(loss) for loss in scope.losses]
             made = dict(zip(stage.outputs, made, strict=True))
             smooth = {k: v for k, v in made.items() if _is_floating(v)}
-            masks = {k: getattr(v, "_keras_mask", None) for k, v in made.items()}
+            masks = {k: _tensor_masks.read(v) for k, v in smooth.items()}
             rest = {k: v for k, v in made.items() if k not in smooth}
             extra = sum(extras, jnp.zeros(())) if extras else None
             after = _moved(scope, self.model.non_trainable_variables)
@@ -426,11 +425,7 @@ class _Forward:
             unit: Factor of the sum.
         """
         heads, positions = self.stages.heads, self.plan.of_heads
-        # A tensor can have a mask only where it is one of those differentiated by.
-        differentiated = [
-            bool(item.tasks) or self._masks.get(item.key) is not None
-            for item in heads.inputs
-        ]
+        differentiated = [bool(item.tasks) for item in heads.inputs]
 
         def spread(values):
             found = iter(values)
@@ -447,29 +442,22 @@ class _Forward:
                 ]
                 y_pred = heads.run(read)
                 extras = [jnp.sum(loss) for loss in scope.losses]
-                masks = [
-                    getattr(leaf, "_keras_mask", None)
-                    for leaf in jax.tree.leaves(y_pred)
-                ]
                 kept = objective(y_pred)
             extra = sum(extras, jnp.zeros(())) if extras else None
             states = (
                 _moved(scope, self.model.non_trainable_variables),
                 _moved(scope, self.model.metrics_variables),
             )
-            return (jnp.sum(kept[-1]) * unit, extra), (kept, y_pred, masks, states)
+            return (jnp.sum(kept[-1]) * unit, extra), (kept, y_pred, states)
 
         copies = [
             head_copy(item, self._tensors[item.key], copy_of)
             for item, there in zip(heads.inputs, differentiated, strict=True)
             if there
         ]
-        (_, extra), vjp, (self.kept, self.y_pred, masks, states) = jax.vjp(
+        (_, extra), vjp, (self.kept, self.y_pred, states) = jax.vjp(
             run, copies, [self.trainable[p] for p in positions], has_aux=True
         )
-        for leaf, mask in zip(jax.tree.leaves(self.y_pred), masks, strict=True):
-            if mask is not None:
-                leaf._keras_mask = mask
         self.non_trainable, self.metrics = states
         self._extras.append(extra)
 
@@ -530,6 +518,9 @@ class _Forward:
                 add_to(found, by_position)
                 add_to(by_key, further)
         return found
+
+
+_tensor_masks = TensorMasks()
 
 
 def _moved(scope: keras.StatelessScope, variables: Any) -> list[Any]:

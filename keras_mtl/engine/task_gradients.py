@@ -48,7 +48,7 @@ class AggregatedStep:
         present: 1 for tasks with labels, else 0, `(T,)`.
         unit: The factor of the loss scaling.
         replicas: Number of replicas that train in step.
-        sum_over_replicas: Sums a tensor over the replicas.
+        sum_over_replicas: Sums a tensor, or each of a list, over the replicas.
         after: Returns its first argument, computed after its second.
         part: Returns the differentiated forward pass of a part of the batch.
     """
@@ -130,15 +130,25 @@ class AggregatedStep:
                     rows[position][task] = gradient
                 else:
                     add_to(found, {position: gradient})
-        shapes = {p: tuple(self.variables[p].shape) for p in rows}
-        jacobians = {
-            p: Rows(by_task, shapes[p], self.sum_over_replicas)
-            for p, by_task in rows.items()
-        }
+        jacobians = self._over_replicas(rows)
         add_to(found, self._combined(jacobians))
         return {
             p: ops.cast(g, self.variables[p].dtype) if p in rows else g
             for p, g in found.items()
+        }
+
+    def _over_replicas(self, rows: Mapping[int, list[Any]]) -> dict[int, "Rows"]:
+        """Returns the gradients of the global batch by the shared variables."""
+        shapes = {p: tuple(self.variables[p].shape) for p in rows}
+        found = {p: Rows(by_task, shapes[p]) for p, by_task in rows.items()}
+        if self.replicas == 1:
+            return found
+        # All in one call: sums that replicas start in another order would wait for
+        # each other.
+        stacked = self.sum_over_replicas([j.stacked() for j in found.values()])
+        return {
+            p: Rows(ops.unstack(j, self.num_tasks), shapes[p])
+            for p, j in zip(found, stacked, strict=True)
         }
 
     def _combined(self, jacobians: Mapping[Any, "Rows"]) -> dict[Any, Any]:
@@ -178,14 +188,8 @@ class AggregatedStep:
                 shared = self.plan.shared_by(task)
                 for p, gradient in self._pull_task(task, shared, backward).items():
                     rows[p][task] = gradient
-            return self._scaled(
-                sum(
-                    Rows(
-                        by_task, tuple(self.variables[p].shape), self.sum_over_replicas
-                    ).gramian()
-                    for p, by_task in rows.items()
-                )
-            )
+            jacobians = self._over_replicas(rows)
+            return self._scaled(sum(j.gramian() for j in jacobians.values()))
 
         if not self._can_skip():
             return compute()
@@ -225,11 +229,11 @@ class AggregatedStep:
         if previous is not None:
             cotangents = {k: self.after(c, previous) for k, c in cotangents.items()}
         found, _ = self._walk(backward, cotangents, self.plan.shared_by(task))
-        return {
-            p: self.sum_over_replicas(ops.cast(g, "float32"))
-            for p, g in found.items()
-            if g is not None
-        }
+        there = {p: ops.cast(g, "float32") for p, g in found.items() if g is not None}
+        if self.replicas == 1:
+            return there
+        summed = self.sum_over_replicas(list(there.values()))
+        return dict(zip(there, summed, strict=True))
 
     def _gradients_of_weighted_sum(self) -> dict[int, Any]:
         """Returns the weighted sum of the gradients, by one pass."""
@@ -351,18 +355,13 @@ class Rows:
     Args:
         by_task: The gradients.
         shape: Their shape. Defaults to that of those that are there.
-        sum_over_replicas: Makes of each the gradient of the global batch.
     """
 
     def __init__(
-        self,
-        by_task: Sequence[Any],
-        shape: tuple[int, ...] | None = None,
-        sum_over_replicas: Callable[[Any], Any] = lambda tensor: tensor,
+        self, by_task: Sequence[Any], shape: tuple[int, ...] | None = None
     ) -> None:
         self.by_task = list(by_task)
         self._shape = shape
-        self._sum = sum_over_replicas
 
     @functools.cached_property
     def there(self) -> list[int]:
@@ -372,7 +371,7 @@ class Rows:
     @functools.cached_property
     def rows(self) -> list[Any]:
         """The gradients that are there, float32."""
-        return [self._sum(ops.cast(self.by_task[t], "float32")) for t in self.there]
+        return [ops.cast(self.by_task[t], "float32") for t in self.there]
 
     @functools.cached_property
     def matrix(self) -> Any:

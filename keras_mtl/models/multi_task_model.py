@@ -19,6 +19,7 @@ from keras_mtl.engine.gradient_plan import GradientPlan, make_plan, place_in_sta
 from keras_mtl.engine.packing import is_packed, pack_arrays
 from keras_mtl.engine.stages import Stages
 from keras_mtl.engine.task_gradients import AggregatedStep, AggregationOptions
+from keras_mtl.engine.tensor_masks import TensorMasks
 from keras_mtl.metrics.gradient_statistics import GradientStatistics
 from keras_mtl.metrics.task_means import TaskMeans
 from keras_mtl.models.aggregation_setup import (
@@ -35,7 +36,6 @@ from keras_mtl.models.forward_stages import (
     stages_round_layer,
 )
 from keras_mtl.models.loss_arguments import serialize_losses
-from keras_mtl.models.prediction_masks import PredictionMasks
 from keras_mtl.models.sharing import (
     LayerSharing,
     inputs_of_tasks,
@@ -64,7 +64,7 @@ class _Training:
     metrics: TaskMetrics
     loss_means: TaskMeans
     weight_means: TaskMeans
-    masks: PredictionMasks | None = None
+    masks: TensorMasks | None = None
     testing: bool = False
     local: threading.local
     kept_masks: list[Any] | None = None
@@ -455,9 +455,13 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
 
     def _weighted_losses(self, x: Any, y: Any, sample_weight: Any, y_pred: Any) -> Any:
         """Returns the losses that the objective sums, and leaves all state as it is."""
+        state = self._training_state
+        # The masks that a step keeps are those of another batch.
+        kept, state.kept_masks = state.kept_masks, None
         losses, counts = self.compute_task_losses(
             x, y, y_pred, sample_weight, training=True
         )
+        state.kept_masks = kept
         present = ops.cast(counts > 0, "float32")
         return self._task_objective.call(losses, present, training=False)[0]
 
@@ -824,9 +828,9 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         )
         return [gradient * rows[task] for task in range(len(self.task_names))]
 
-    def _prediction_masks(self) -> PredictionMasks | None:
+    def _prediction_masks(self) -> TensorMasks | None:
         """Returns what reads the masks of outputs, None if they never have any."""
-        masks = PredictionMasks()
+        masks = TensorMasks()
         if hasattr(self, "output"):
             found = keras.tree.flatten(masks.read(self.output))
             if all(mask is None for mask in found):

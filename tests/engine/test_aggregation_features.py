@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from aggregated_models import (
+    EAGER,
     NAMES,
     ROWS,
     assert_same,
@@ -30,7 +31,7 @@ def heads(inputs, h):
 
 
 def trained(make, optimizer, x, y, epochs=2, **arguments):
-    model = compiled(make, optimizer(), run_eagerly=False, **arguments)
+    model = compiled(make, optimizer(), **{"run_eagerly": EAGER, **arguments})
     model.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0)
     return values(model)
 
@@ -155,6 +156,7 @@ def test_several_steps_an_execution(at):
             aggregator=keras_mtl.aggregation.EveryKSteps("upgrad", 2),
             aggregate_at=at,
             steps_per_execution=steps,
+            run_eagerly=False,
         )
 
     assert_same(run(1), run(3))
@@ -165,7 +167,7 @@ def test_several_steps_an_execution(at):
 def test_compiled_by_xla_or_not(at):
     x, y = data()
 
-    def run(jit_compile, **arguments):
+    def run(jit_compile):
         return trained(
             separate_heads,
             lambda: keras.optimizers.SGD(0.1),
@@ -174,7 +176,7 @@ def test_compiled_by_xla_or_not(at):
             aggregator=keras_mtl.aggregation.EveryKSteps("upgrad", 2),
             aggregate_at=at,
             jit_compile=jit_compile,
-            **arguments,
+            run_eagerly=False,
         )
 
     assert_same(run(False), run(True), 1e-4)

@@ -18,6 +18,8 @@ from small_models import (
 )
 from weightings_for_tests import GradientNorms, InverseMean
 
+import keras_mtl
+
 BACKEND = keras.backend.backend()
 pytestmark = pytest.mark.skipif(
     BACKEND == "torch", reason="Keras trains on one PyTorch process"
@@ -32,7 +34,19 @@ WEIGHTINGS = {
     "gradient_norms": GradientNorms,
     "famo": lambda: "famo",
 }
-AGGREGATORS = ["upgrad", "db_mtl"]
+AGGREGATORS = {
+    "upgrad": lambda: {"aggregator": "upgrad"},
+    "db_mtl": lambda: {"aggregator": "db_mtl"},
+    "at_representation": lambda: {
+        "aggregator": "mgda",
+        "aggregate_at": "representation",
+        "gradient_logs": True,
+    },
+    "in_chunks": lambda: {"aggregator": "upgrad", "chunk_size": 1},
+    "every_k_steps": lambda: {
+        "aggregator": keras_mtl.aggregation.EveryKSteps("upgrad", 2)
+    },
+}
 """Trained with in place of a weighting."""
 METHODS = [*WEIGHTINGS, *AGGREGATORS]
 
@@ -60,7 +74,7 @@ def build(method):
         loss_weights={"b": 0.02},
         metrics={"a": "mae", "b": "auc"},
         weighting=WEIGHTINGS[method]() if method in WEIGHTINGS else None,
-        aggregator=method if method in AGGREGATORS else None,
+        **(AGGREGATORS[method]() if method in AGGREGATORS else {}),
         **IN_A_GRAPH,
     )
 

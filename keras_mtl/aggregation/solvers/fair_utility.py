@@ -46,7 +46,7 @@ def maximize_utility(matrix: Any, gains: Any, fairness: float) -> Any:
     def proceed(step, a, decrement):
         return decrement > _DECREMENT
 
-    def newton(step, a, decrement):
+    def newton(step, a, previous):
         marginal = gains * a ** (-power)
         gradient = ops.matmul(matrix, a[:, None])[:, 0] - marginal
         # In units of a itself: entries may differ by many orders of magnitude.
@@ -66,11 +66,9 @@ def maximize_utility(matrix: Any, gains: Any, fairness: float) -> Any:
         best = ops.where(decrement < _NEAR, 0, ops.argmin(value(points)))
         chosen = ops.cast(ops.equal(ops.arange(_HALVINGS), best), "float32")
         following = ops.sum(chosen[:, None] * points, axis=0)
-        return (
-            step + 1,
-            following,
-            decrement / ops.maximum(ops.sum(marginal * a), 1e-30),
-        )
+        # In float32 it levels off: what no longer falls is as small as it gets.
+        ended = ops.logical_and(decrement < _NEAR, decrement >= 0.5 * previous)
+        return step + 1, following, ops.where(ended, 0.0, decrement)
 
     start = gains ** (1.0 / (1.0 + power))
     _, a, _ = ops.while_loop(
