@@ -101,10 +101,12 @@ class AggregatedStep:
     def _weights_come_first(self) -> bool:
         """Whether the weights are found without the rows of the Jacobian at hand."""
         return self.aggregator.is_gramian and (
-            self.options.chunk_size is not None
-            or self.part is not None
-            or self._can_skip()
+            self._in_chunks() or self.part is not None or self._can_skip()
         )
+
+    def _in_chunks(self) -> bool:
+        size = self.options.chunk_size
+        return size is not None and size < self.num_tasks
 
     def _can_skip(self) -> bool:
         # Replicas cannot sum in one branch of a condition alone.
@@ -179,7 +181,7 @@ class AggregatedStep:
         backward = self.backward if self.part is None else self.part()
 
         def compute():
-            if self.options.chunk_size is not None:
+            if self._in_chunks():
                 return self._scaled(self._gramian_in_chunks(backward))
             rows: dict[int, list[Any]] = {
                 p: [None] * self.num_tasks for p in self.plan.shared
