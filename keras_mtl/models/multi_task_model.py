@@ -36,6 +36,16 @@ from keras_mtl.models.forward_stages import (
     stages_round_layer,
 )
 from keras_mtl.models.loss_arguments import serialize_losses
+from keras_mtl.models.model_arguments import (
+    check_keys,
+    check_numbers,
+    check_tasks,
+    copies,
+    kind,
+    plain_logs,
+    plain_numbers,
+    weights_by_task,
+)
 from keras_mtl.models.sharing import (
     LayerSharing,
     inputs_of_tasks,
@@ -163,7 +173,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
                 "`inputs` and `outputs` go together. Received: "
                 f"inputs={inputs!r}, outputs={outputs!r}"
             )
-        task_names = _check_tasks(inputs, outputs, task_names, task_input)
+        task_names = check_tasks(inputs, outputs, task_names, task_input)
         if inputs is None:
             super().__init__(name=name, **kwargs)
         else:
@@ -216,8 +226,8 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         """
         if self._training_state is None:
             raise ValueError("`set_loss_weights` needs a compiled model.")
-        given = _plain_numbers(loss_weights, "loss_weights")
-        given = _check_numbers(given, self.task_names, "loss_weights")
+        given = plain_numbers(loss_weights, "loss_weights")
+        given = check_numbers(given, self.task_names, "loss_weights")
         values = self.loss_weights
         values.update(given)
         self._task_objective.loss_weights.assign([values[n] for n in self.task_names])
@@ -302,17 +312,17 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         arguments = dict(
             optimizer=keras.optimizers.get(optimizer),
             loss=loss,
-            loss_weights=_plain_numbers(loss_weights, "loss_weights"),
+            loss_weights=plain_numbers(loss_weights, "loss_weights"),
             metrics=metrics,
             weighted_metrics=weighted_metrics,
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
-            mask_value=_plain_numbers(mask_value, "mask_value"),
+            mask_value=plain_numbers(mask_value, "mask_value"),
         )
         scale = dict.fromkeys(tasks, 1.0)
-        scale.update(_check_numbers(loss_weights, tasks, "loss_weights"))
+        scale.update(check_numbers(loss_weights, tasks, "loss_weights"))
         training = _Training()
         training.local = threading.local()
         training.arguments = arguments
@@ -519,7 +529,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
                 f"`{argument}` must be a dict by task, or the model must be given "
                 f"`task_names`. Received: {argument}={given!r}"
             )
-        return {task: _copies(given, task == tasks[0]) for task in tasks}
+        return {task: copies(given, task == tasks[0]) for task in tasks}
 
     def _rows_from(self, x: Any) -> dict[str, Any]:
         """Returns by task what its rows come from, for tasks of one loss to share."""
@@ -534,7 +544,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             return {}
         if not isinstance(given, Mapping):
             given = dict.fromkeys(tasks, given)
-        values = _check_numbers(given, tasks, "mask_value", negative=True)
+        values = check_numbers(given, tasks, "mask_value", negative=True)
         return values
 
     # Losses and metrics
@@ -705,7 +715,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
                 f"Received: {type(y_pred).__name__}"
             )
         y = self._check_labels(y, y_pred)
-        sample_weight = _weights_by_task(sample_weight, y)
+        sample_weight = weights_by_task(sample_weight, y)
         masks = self._masks(y_pred) or {}
         rows_from = self._rows_from(x)
         batch = {}
@@ -731,7 +741,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             raise ValueError(
                 f"With task_input='{self._task_input}' each row belongs to one task: "
                 "labels and sample weights are one array for all rows. "
-                f"Received: y={_kind(y)}, sample_weight={_kind(sample_weight)}"
+                f"Received: y={kind(y)}, sample_weight={kind(sample_weight)}"
             )
         part = TaskBatch(y, y_pred, sample_weight, self._masks(y_pred))
         batch = {task: part for task in self.task_names if task in tasks}
@@ -769,16 +779,16 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
                 return flat[names.index(self._task_input)]
         raise ValueError(
             f"The inputs must hold '{self._task_input}', the task of each row. "
-            f"Received: x={_kind(x)}"
+            f"Received: x={kind(x)}"
         )
 
     def _check_labels(self, y: Any, outputs: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(y, Mapping):
             raise ValueError(
                 f"Labels must be a dict by task, of {self.task_names}. "
-                f"Received: y={_kind(y)}"
+                f"Received: y={kind(y)}"
             )
-        _check_keys(y, outputs, "y")
+        check_keys(y, outputs, "y")
         if not any(y.get(task) is not None for task in self.task_names):
             raise ValueError(
                 f"Labels must be there for at least one task of {self.task_names}. "
@@ -978,7 +988,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
                 return_dict=True,
                 **kwargs,
             )
-        logs = _plain_logs(logs)
+        logs = plain_logs(logs)
         return logs if return_dict else self._in_order(logs, self.metrics_names)
 
     def train_on_batch(
@@ -993,7 +1003,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         self._assert_compiled("train_on_batch")
         y, sample_weight = self._check_arrays(x, y, sample_weight)
         self._set_class_weights(class_weight)
-        logs = _plain_logs(
+        logs = plain_logs(
             super().train_on_batch(
                 x, y=y, sample_weight=sample_weight, return_dict=True
             )
@@ -1014,7 +1024,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             logs = super().test_on_batch(
                 x, y=y, sample_weight=sample_weight, return_dict=True
             )
-        logs = _plain_logs(logs)
+        logs = plain_logs(logs)
         return logs if return_dict else self._in_order(logs, self.metrics_names)
 
     @contextlib.contextmanager
@@ -1053,7 +1063,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
                 stacklevel=3,
             )
         if isinstance(sample_weight, Mapping):
-            _check_keys(sample_weight, outputs, "sample_weight")
+            check_keys(sample_weight, outputs, "sample_weight")
             # Keras wants the structure of the labels.
             sample_weight = {
                 task: np.ones(len(labels), "float32")
@@ -1092,7 +1102,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
                         f"Received: class_weight={class_weight!r}"
                     )
                 class_weight = dict.fromkeys(self.task_names, class_weight)
-            _check_keys(class_weight, self.task_names, "class_weight")
+            check_keys(class_weight, self.task_names, "class_weight")
             weights = {t: dict(by_class) for t, by_class in class_weight.items()}
         losses = self._training_state.losses
         if weights != losses.class_weights:
@@ -1306,116 +1316,3 @@ def _takes_graph(cls: type) -> bool:
     names = [parameter.name for parameter in parameters]
     passes_on = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     return names[1:3] == ["inputs", "outputs"] or passes_on <= kinds
-
-
-def _check_tasks(inputs, outputs, task_names, task_input):
-    if task_names is not None:
-        task_names = tuple(task_names)
-        if len(set(task_names)) != len(task_names) or not task_names:
-            raise ValueError(
-                f"`task_names` must be unique. Received: task_names={task_names}"
-            )
-    if isinstance(outputs, Mapping):
-        if task_input is not None:
-            raise ValueError(
-                "`task_input` is for one output conditioned on the task; a dict of "
-                f"outputs has an output for each. Received: task_input={task_input!r} "
-                f"with outputs {sorted(outputs)}"
-            )
-        if task_names is None:
-            return tuple(outputs)
-        if set(task_names) != set(outputs):
-            raise ValueError(
-                f"`task_names` must be the keys of `outputs`, {sorted(outputs)}. "
-                f"Received: task_names={task_names}"
-            )
-        return task_names
-    if outputs is not None and (task_names is None or task_input is None):
-        raise ValueError(
-            "`outputs` must be a dict by task, or one tensor together with "
-            "`task_names` and `task_input`. Received: "
-            f"outputs={outputs!r}, task_names={task_names}, task_input={task_input!r}"
-        )
-    if task_input is not None and task_names is None:
-        raise ValueError("`task_input` needs `task_names`. Received: task_names=None")
-    if inputs is not None and task_input is not None:
-        names = [tensor.name for tensor in keras.tree.flatten(inputs)]
-        if task_input not in names:
-            raise ValueError(
-                f"`task_input` must name an input, one of {names}. "
-                f"Received: task_input={task_input!r}"
-            )
-    return task_names
-
-
-def _check_keys(given: Mapping[str, Any], known: Any, argument: str) -> None:
-    unknown = [key for key in given if key not in known]
-    if unknown:
-        raise ValueError(
-            f"Keys of `{argument}` must be tasks, of {list(known)}. Received: {unknown}"
-        )
-
-
-def _check_numbers(given, tasks, argument, negative=False):
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise ValueError(
-            f"`{argument}` must be a dict by task. Received: {argument}={given!r}"
-        )
-    _check_keys(given, tasks, argument)
-    values = {}
-    for task, value in given.items():
-        if value is None:
-            continue
-        values[task] = float(value)
-        if not np.isfinite(values[task]) or (values[task] < 0 and not negative):
-            raise ValueError(
-                f"`{argument}` of task '{task}' must be finite"
-                f"{'' if negative else ' and not negative'}. Received: {value!r}"
-            )
-    return values
-
-
-def _plain_numbers(given: Any, argument: str) -> Any:
-    """Returns numbers of any NumPy type as Python's, which can be saved."""
-    if isinstance(given, Mapping):
-        return {task: _plain_numbers(value, argument) for task, value in given.items()}
-    if given is None:
-        return None
-    if np.ndim(given):
-        raise ValueError(
-            f"`{argument}` must be a dict by task. Received: {argument}={given!r}"
-        )
-    return float(given)
-
-
-def _weights_by_task(sample_weight: Any, y: Mapping[str, Any]) -> dict[str, Any]:
-    if sample_weight is None:
-        return {}
-    if isinstance(sample_weight, Mapping):
-        _check_keys(sample_weight, y, "sample_weight")
-        return dict(sample_weight)
-    return dict.fromkeys(y, sample_weight)
-
-
-def _plain_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns numbers for scalars, which older Keras leaves as tensors."""
-    arrays = {key: ops.convert_to_numpy(value) for key, value in logs.items()}
-    return {k: v.item() if np.ndim(v) == 0 else v for k, v in arrays.items()}
-
-
-def _copies(given: Any, first: bool) -> Any:
-    """Metric objects given for every task: the first task keeps the originals."""
-    if isinstance(given, list | tuple):
-        return [_copies(item, first) for item in given]
-    if isinstance(given, keras.metrics.Metric) and not first:
-        return type(given).from_config(given.get_config())
-    return given
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"a dict with keys {sorted(value)}"
-    shape = getattr(value, "shape", None)
-    return type(value).__name__ if shape is None else f"shape {tuple(shape)}"

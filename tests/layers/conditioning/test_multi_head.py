@@ -17,6 +17,7 @@ RNG = np.random.default_rng(0)
 TASKS = ["b", "a", "c"]
 X = RNG.normal(size=(10, 5)).astype("float32")
 STEPS = RNG.normal(size=(10, 4, 5)).astype("float32")
+FACTORS = {"b": 1.0, "a": 2.0, "c": -1.0}
 IMAGE = RNG.normal(size=(10, 4, 3, 5)).astype("float32")
 
 
@@ -220,3 +221,17 @@ def test_refuses_another_number_of_features_than_it_was_built_for():
     layer(X)
     with pytest.raises(ValueError, match=r"last axis of the input must be 5.*Received"):
         layer(X[:, :4])
+
+
+@pytest.mark.parametrize("inputs", [X, STEPS])
+@pytest.mark.parametrize("hidden_units", [(), (4,)])
+def test_an_input_for_each_head_in_the_order_of_the_names(inputs, hidden_units):
+    layer = MultiHead(2, TASKS, hidden_units=hidden_units)
+    alone = {task: layer(inputs * factor)[task] for task, factor in FACTORS.items()}
+    together = np.stack([inputs * FACTORS[task] for task in sorted(TASKS)])
+    found = layer(together, repeated=True)
+    assert list(found) == TASKS
+    for task in TASKS:
+        np.testing.assert_allclose(
+            to_numpy(found[task]), to_numpy(alone[task]), rtol=1e-4, atol=1e-5
+        )
