@@ -38,7 +38,7 @@ AGGREGATORS = {
     "upgrad": lambda: {"aggregator": "upgrad"},
     "db_mtl": lambda: {"aggregator": "db_mtl"},
     "at_representation": lambda: {
-        "aggregator": "mgda",
+        "aggregator": "upgrad",
         "aggregate_at": "representation",
         "gradient_logs": True,
     },
