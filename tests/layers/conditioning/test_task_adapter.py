@@ -90,7 +90,9 @@ def test_each_row_passes_the_adapter_of_its_own_task(x):
     updates = adapters_by_hand(layer, x)
     expected = np.stack([x[i] + updates[t][i] for i, t in enumerate(INDEX)])
     for task in (INDEX, INDEX[:, None], ONE_HOT):
-        np.testing.assert_allclose(to_numpy(layer(x, task)), expected, rtol=1e-4)
+        np.testing.assert_allclose(
+            to_numpy(layer(x, task)), expected, rtol=1e-4, atol=1e-6
+        )
 
 
 def test_a_soft_descriptor_mixes_the_adapters():
@@ -99,7 +101,7 @@ def test_a_soft_descriptor_mixes_the_adapters():
     randomize(layer)
     updates = adapters_by_hand(layer, X)
     expected = X + sum(SOFT[:, t, None] * updates[t] for t in range(3))
-    np.testing.assert_allclose(to_numpy(layer(X, SOFT)), expected, rtol=1e-4)
+    np.testing.assert_allclose(to_numpy(layer(X, SOFT)), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_tasks_share_no_parameter():
