@@ -52,7 +52,7 @@ def test_it_goes_to_the_maximum_as_mu_goes_to_zero():
         result = differentiate(warmed_up(mu=mu), LOSSES)
         errors.append(result["weighted"].sum() - worst)
     assert all(error > -1e-5 for error in errors)
-    assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-3
+    assert (np.diff(errors) < 1e-6).all() and errors[-1] < 1e-3
     np.testing.assert_allclose(result["by_losses"], [0, 0, 3 / 0.9], rtol=1e-4)
 
 
