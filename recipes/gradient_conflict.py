@@ -300,7 +300,7 @@ def parse():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--learning-rate", type=float, default=8e-3)
     parser.add_argument("--train-size", type=int, default=6_000)
     parser.add_argument(
         "--methods",
