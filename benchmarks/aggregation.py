@@ -4,14 +4,15 @@
     python benchmarks/aggregation.py --backend jax --tasks 32 --aggregator all
     python benchmarks/aggregation.py --memory --peers peers/bin/python
 
-The workloads, and how a step is timed, are those of `weighting.py`: each backend runs
-in a process of its own, all rows in turns, and printed are medians over rounds of ms
-and of the ratio to the step of plain `keras.Model`, the summed loss, of the same round.
+The workloads, of `workloads.py`, and how a step is timed are those of `weighting.py`:
+each backend runs in a process of its own, all rows in turns, and printed are medians
+over rounds of ms and of the ratio to the step of plain `keras.Model`, the summed loss,
+of the same round.
 All backends, and the peers, take their turn at one number of tasks before the next.
 
 Rows: every aggregator at the parameters and at the representation, and `upgrad` with
 what makes it cheaper: the weights every 10 steps, the Gramian of a tenth of the batch,
-8 tasks at once, all heads in one `MultiHead`. An exclamation mark stands beside a
+both, 8 tasks at once, all heads in one `MultiHead`. An exclamation mark stands beside a
 ratio over its bound. The bounds are for the better of TensorFlow and JAX; PyTorch has
 twice as much.
 
@@ -40,14 +41,15 @@ GitHub, median-research-group/LibMTL. Rows that a version can't run are named.
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import statistics
-import subprocess
-import sys
 import time
 from typing import Any
+
+import side_by_side
 
 PARAMETERS, REPRESENTATION = "parameters", "representation"
 REPRESENTATIVE = (
@@ -60,7 +62,7 @@ REPRESENTATIVE = (
     "aligned_mtl",
     "imtl_g",
 )
-VARIANTS = ("every_k_steps", "gramian_fraction", "chunk_size", "multi_head")
+VARIANTS = ("every_k_steps", "gramian_fraction", "both", "chunk_size", "multi_head")
 
 BOUNDS_AT_PARAMETERS = {2: 1.4, 8: 2.4, 32: 4.5}
 """By T, for the MLP; see `bound_at` for the convolutions."""
@@ -94,10 +96,11 @@ def main():
     if arguments.worker:
         job = json.loads(arguments.worker)
         task = measure_memory if "row" in job else measure_time
-        print("RESULT " + json.dumps(task(job)))
+        side_by_side.print_result(task(job))
         return
     for workload in arguments.workload:
-        runs = {setting: {} for setting in settings(arguments)}
+        settings = side_by_side.settings(arguments.backend, arguments.jit)
+        runs = {setting: {} for setting in settings}
         memory = {setting: {} for setting in runs}
         peers = {}
         for tasks in arguments.tasks:
@@ -111,7 +114,9 @@ def main():
                 "steps": arguments.steps,
             }
             for setting, results in runs.items():
-                results[tasks] = run_backend(setting, job, arguments.json)
+                results[tasks] = side_by_side.run_backend(
+                    __file__, setting, job, arguments.json
+                )
             if arguments.peers:
                 # Their steps are long: a round of few is measured well enough.
                 steps = min(arguments.steps, 2 + 36 // tasks)
@@ -121,7 +126,9 @@ def main():
                 for setting, results in runs.items():
                     names = [r["name"] for r in results[tasks]["rows"] if r["memory"]]
                     memory[setting][tasks] = {
-                        name: run_backend(setting, {**job, "row": name}, arguments.json)
+                        name: side_by_side.run_backend(
+                            __file__, setting, {**job, "row": name}, arguments.json
+                        )
                         for name in names
                     }
         for setting in runs:
@@ -168,94 +175,32 @@ def parse_arguments():
     parser.add_argument("--jit", choices=["both", "on", "off"], default="both")
     parser.add_argument("--memory", action="store_true", help="peak memory, too")
     parser.add_argument("--peers", help="Python of an environment with the peers")
-    parser.add_argument("--json", help="file to append the figures to")
+    parser.add_argument(
+        "--json",
+        help="file to append the figures to; those that it has are not measured again",
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def settings(arguments):
-    """Returns the backends, each with whether XLA compiles the step."""
-    # TensorFlow is the backend on which compiling by XLA is a choice to weigh.
-    choice = {"both": [False, True], "on": [True], "off": [False]}[arguments.jit]
-    return [
-        (backend, jit)
-        for backend in arguments.backend
-        for jit in (choice if backend == "tensorflow" else [backend == "jax"])
-    ]
-
-
-def run_backend(setting, job, json_file):
-    backend, jit = setting
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": backend,
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    command = [sys.executable, __file__, "--worker", json.dumps({**job, "jit": jit})]
-    return run(command, environment, {"backend": backend, "jit": jit, **job}, json_file)
 
 
 def run_peers(python, job, json_file):
     script = pathlib.Path(__file__).with_name("aggregation_peers.py")
     command = [python, str(script), json.dumps(job)]
-    return run(command, dict(os.environ), {"backend": "peers", **job}, json_file)
-
-
-def run(command, environment, job, json_file):
-    """Runs a worker and returns its result, which also goes to the file."""
-    print(describe(job), file=sys.stderr, flush=True)
-    process = subprocess.run(command, env=environment, capture_output=True, text=True)
-    for line in process.stdout.splitlines():
-        if line.startswith("RESULT "):
-            result = json.loads(line.removeprefix("RESULT "))
-            if json_file:
-                with open(json_file, "a") as file:
-                    file.write(json.dumps({**job, "result": result}) + "\n")
-            return result
-    raise SystemExit(f"{job} failed:\n{process.stderr[-3000:]}")
-
-
-def describe(job):
-    parts = [job["backend"], job["workload"], f"T = {job['tasks']}"]
-    if job["backend"] == "tensorflow":
-        parts.insert(1, f"jit_compile={job['jit']}")
-    if "row" in job:
-        parts.append(f"memory of {job['row']}")
-    return ", ".join(parts)
+    job = {"backend": "peers", **job}
+    return side_by_side.run_worker(command, dict(os.environ), job, json_file)
 
 
 # Tables
-
-
-def print_table(title, cells, width=22):
-    """Prints cells `{row: {T: text}}` under a title."""
-    columns = list(dict.fromkeys(t for row in cells.values() for t in row))
-    print(f"\n{title}")
-    print(f"{'':<34}" + "".join(f"{f'T = {t}':>{width}}" for t in columns))
-    for name, row in cells.items():
-        texts = "".join(f"{row.get(t, '-  '):>{width}}" for t in columns)
-        print(f"{name:<34}{texts}")
-    sys.stdout.flush()
-
-
-def mark(wrong):
-    return "!" if wrong else " "
-
-
-def title_of(setting, workload):
-    backend, jit = setting
-    return f"{backend}, jit_compile={jit}, {workload}"
 
 
 def print_steps(setting, workload, results):
     cells = {}
     for tasks, result in results.items():
         for row in result["rows"]:
-            over = row["bound"] is not None and row["ratio"] > row["bound"]
-            text = f"{row['ms']:.2f} ({row['ratio']:.2f}){mark(over)}"
+            text = side_by_side.cell(row["ms"], row["ratio"], row["bound"])
             cells.setdefault(row["name"], {})[tasks] = text
-    title = title_of(setting, workload)
-    print_table(f"{title}: ms a step (ratio to plain Keras)", cells)
+    title = side_by_side.title_of(setting, workload)
+    side_by_side.print_table(f"{title}: ms a step (ratio to plain Keras)", cells)
 
 
 def print_solvers(setting, workload, results):
@@ -265,15 +210,17 @@ def print_solvers(setting, workload, results):
         for name, ms in result["solvers"].items():
             share = ms / steps[name]
             over = share > SOLVER_SHARES.get(tasks, float("inf"))
-            text = f"{ms:.3f} ({100 * share:.1f} %){mark(over)}"
+            text = f"{ms:.3f} ({100 * share:.1f} %){side_by_side.mark(over)}"
             cells.setdefault(name, {})[tasks] = text
     if cells:
-        title = title_of(setting, workload)
-        print_table(f"{title}: ms of the solver alone (share of the step)", cells)
+        title = side_by_side.title_of(setting, workload)
+        side_by_side.print_table(
+            f"{title}: ms of the solver alone (share of the step)", cells
+        )
 
 
 def print_memory(setting, workload, results):
-    title = title_of(setting, workload)
+    title = side_by_side.title_of(setting, workload)
     for key, of_what in (
         ("all", "building, compiling and training"),
         ("steps", "the steps alone"),
@@ -284,7 +231,7 @@ def print_memory(setting, workload, results):
             for name, result in by_name.items():
                 text = f"{result[key]:.0f} ({result[key] - plain:+.0f}) "
                 cells.setdefault(name, {})[tasks] = text
-        print_table(
+        side_by_side.print_table(
             f"{title}: peak memory of {of_what}, MiB (above plain Keras)", cells
         )
 
@@ -297,7 +244,7 @@ def print_peers(workload, runs, peers):
             cells.setdefault(row["name"], {})[tasks] = text
     last = list(peers.values())[-1]
     versions = ", ".join(f"{name} {v}" for name, v in last["versions"].items())
-    print_table(
+    side_by_side.print_table(
         f"{workload}, peers on {last['threads']} threads ({versions}): "
         "ms a step (ratio to PyTorch's summed loss)",
         cells,
@@ -311,7 +258,7 @@ def print_peers(workload, runs, peers):
             cells.setdefault(row["name"], {})[tasks] = compared(
                 row, result["rows"], tasks, workload
             )
-    print_table(
+    side_by_side.print_table(
         f"{workload}, the better of TensorFlow and JAX: ms a step "
         "(times as fast as the best row of TorchJD, of LibMTL at the same place)",
         cells,
@@ -349,7 +296,7 @@ def compared(row, peer_rows, tasks, workload):
         ratio = min(times) / row["ms"]
         has_goal = workload == "mlp" and row["at"] == PARAMETERS and row["bound"]
         under = has_goal and ratio < goals.get(tasks, 0)
-        ratios.append(f"{ratio:.1f}{mark(under).strip()}")
+        ratios.append(f"{ratio:.1f}{side_by_side.mark(under).strip()}")
     return f"{text} ({', '.join(ratios)}) "
 
 
@@ -387,6 +334,14 @@ def rows_of(job):
         "gramian_fraction": Row(
             "upgrad, gramian_fraction=0.1",
             arguments={"aggregator": "upgrad", "gramian_fraction": 0.1},
+            bound=cheap,
+        ),
+        "both": Row(
+            "upgrad, both",
+            arguments={
+                "aggregator": aggregation.EveryKSteps("upgrad", k=10),
+                "gramian_fraction": 0.1,
+            },
             bound=cheap,
         ),
         "chunk_size": Row(
@@ -428,110 +383,39 @@ def for_backend(bound):
 
 def measure_time(job):
     """Returns the medians of every row and of every solver."""
-    rows = rows_of(job)
-    x, y = make_data(job)
-    models = {row.name: make_model(job, row) for row in rows}
-    times = {name: [] for name in models}
-    for round_index in range(job["rounds"] + 1):
-        for name, model in models.items():
-            seconds = fit(model, job, x, y)
-            if round_index:
-                times[name].append(seconds * 1000)
-    plain = times["plain Keras"]
+    # It imports Keras, whose backend is that of a worker.
+    import workloads
+
+    rows = {row.name: row for row in rows_of(job)}
+    x, y = workloads.make_data(job)
+    batch_size, _ = workloads.BATCHES[job["workload"]]
+    turns = {
+        name: functools.partial(
+            workloads.seconds_a_step, make_model(job, row), x, y, batch_size
+        )
+        for name, row in rows.items()
+    }
+    times = side_by_side.in_turns(turns, job["rounds"])
     return {
         "rows": [
             {
-                "name": row.name,
-                "at": row.at,
-                "ms": statistics.median(times[row.name]),
-                "ratio": statistics.median(
-                    a / b for a, b in zip(times[row.name], plain, strict=True)
-                ),
-                "bound": row.bound,
-                "memory": row.in_memory_table,
+                "name": name,
+                "at": rows[name].at,
+                "ms": ms,
+                "ratio": ratio,
+                "bound": rows[name].bound,
+                "memory": rows[name].in_memory_table,
             }
-            for row in rows
+            for name, (ms, ratio) in side_by_side.medians(times, "plain Keras").items()
         ],
         "solvers": time_solvers(job),
     }
 
 
-def make_data(job):
-    import numpy as np
-
-    generator = np.random.default_rng(0)
-    batch, shape = batch_and_shape(job)
-    rows = batch * job["steps"]
-    x = generator.normal(size=(rows, *shape)).astype("float32")
-    y = {
-        name: generator.normal(size=(rows, 1)).astype("float32")
-        for name in task_names(job)
-    }
-    return x, y
-
-
-def batch_and_shape(job):
-    return (256, (64,)) if job["workload"] == "mlp" else (128, (28, 28, 1))
-
-
-def task_names(job):
-    return [f"task_{index}" for index in range(job["tasks"])]
-
-
 def make_model(job, row):
-    import keras
+    import workloads
 
-    import keras_mtl
-
-    keras.utils.set_random_seed(0)
-    names = task_names(job)
-    inputs = h = keras.Input(batch_and_shape(job)[1])
-    if job["workload"] == "mlp":
-        for units in (256, 256, 128):
-            h = keras.layers.Dense(units, "relu")(h)
-    else:
-        for filters in (32, 64, 128):
-            h = keras.layers.Conv2D(filters, 3, 2, "same", activation="relu")(h)
-        h = keras.layers.Flatten()(h)
-    if row.multi_head:
-        outputs = keras_mtl.layers.MultiHead(1, names, hidden_units=(64,))(h)
-    else:
-        outputs = {
-            name: keras.layers.Dense(1)(keras.layers.Dense(64, "relu")(h))
-            for name in names
-        }
-    make = keras_mtl.MultiTaskModel if row.arguments else keras.Model
-    model = make(inputs, outputs)
-    model.compile(
-        "adam",
-        loss=dict.fromkeys(names, "mse"),
-        jit_compile=job["jit"],
-        **row.arguments,
-    )
-    return model
-
-
-def fit(model, job, x, y):
-    """Trains for an epoch and returns seconds a step."""
-    import keras
-
-    class Clock(keras.callbacks.Callback):
-        """Times an epoch less its start and end."""
-
-        def on_train_batch_begin(self, batch, logs=None):
-            if batch == 0:
-                self.start = time.perf_counter()
-
-        def on_train_batch_end(self, batch, logs=None):
-            if batch == self.params["steps"] - 1:
-                # Reading the loss waits for the device.
-                float(keras.ops.convert_to_numpy(logs["loss"]))
-                self.seconds = (time.perf_counter() - self.start) / (batch + 1)
-
-    clock = Clock()
-    batch, _ = batch_and_shape(job)
-    model.fit(x, y, batch_size=batch, shuffle=False, verbose=0, callbacks=[clock])
-    return clock.seconds
+    return workloads.make_model(job, row.multi_head, **row.arguments)
 
 
 def time_solvers(job):
@@ -551,15 +435,16 @@ def time_solvers(job):
             if aggregator.is_gramian:
                 solvers[row.name] = compiled_solver(aggregator, job)
     calls = 20
-    times = {name: [] for name in solvers}
-    for round_index in range(job["rounds"] + 1):
-        for name, solve in solvers.items():
-            start = time.perf_counter()
-            for _ in range(calls):
-                weights = solve(gramian)
-            keras.ops.convert_to_numpy(weights)
-            if round_index:
-                times[name].append((time.perf_counter() - start) * 1000 / calls)
+
+    def seconds_a_call(solve):
+        start = time.perf_counter()
+        for _ in range(calls):
+            weights = solve(gramian)
+        keras.ops.convert_to_numpy(weights)
+        return (time.perf_counter() - start) / calls
+
+    turns = {n: functools.partial(seconds_a_call, s) for n, s in solvers.items()}
+    times = side_by_side.in_turns(turns, job["rounds"])
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -600,17 +485,20 @@ def compiled_solver(aggregator, job):
 
 def measure_memory(job):
     """Returns MiB at the peak above those before the model was made."""
+    import workloads
+
     (row,) = [row for row in rows_of(job) if row.name == job["row"]]
-    x, y = make_data(job)
+    x, y = workloads.make_data(job)
+    batch_size, _ = workloads.BATCHES[job["workload"]]
     load_what_every_fit_needs(job)
     before = memory_now("VmRSS")
     forget_peak()
     model = make_model(job, row)
-    fit(model, job, x, y)
+    workloads.seconds_a_step(model, x, y, batch_size)
     peak = memory_now("VmHWM")
     give_back_what_is_free()
     forget_peak()
-    fit(model, job, x, y)
+    workloads.seconds_a_step(model, x, y, batch_size)
     return {"all": peak - before, "steps": memory_now("VmHWM") - before}
 
 

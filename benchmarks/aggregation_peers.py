@@ -17,13 +17,14 @@ left out. TorchJD's step is that of its documentation: `mtl_backward` and
 which is faster on a CPU for some sizes.
 """
 
+import functools
 import importlib.metadata
 import json
-import statistics
 import sys
 import time
 import types
 
+import side_by_side
 import torch
 import torchjd.aggregation
 from torch import nn
@@ -40,7 +41,7 @@ LIBMTL_ARGUMENTS = {
 
 
 def main():
-    print("RESULT " + json.dumps(measure(json.loads(sys.argv[1]))))
+    side_by_side.print_result(measure(json.loads(sys.argv[1])))
 
 
 def measure(job):
@@ -56,27 +57,28 @@ def measure(job):
             missing[row] = f"{type(error).__name__}: {error}".splitlines()[0]
         else:
             steps[row] = step
-    times = {row: [] for row in steps}
-    for round_index in range(job["rounds"] + 1):
-        for row, step in steps.items():
-            start = time.perf_counter()
-            for inputs, labels in zip(x, y, strict=True):
-                step(inputs, labels)
-            if round_index:
-                times[row].append((time.perf_counter() - start) * 1000 / len(x))
-    plain = times[("torch", "summed loss", "parameters")]
+
+    def seconds_a_step(step):
+        start = time.perf_counter()
+        for inputs, labels in zip(x, y, strict=True):
+            step(inputs, labels)
+        return (time.perf_counter() - start) / len(x)
+
+    turns = {
+        row: functools.partial(seconds_a_step, step) for row, step in steps.items()
+    }
+    times = side_by_side.in_turns(turns, job["rounds"])
+    medians = side_by_side.medians(times, ("torch", "summed loss", "parameters"))
     return {
         "rows": [
             {
                 "library": library,
                 "name": f"{library} {method}",
                 "at": place,
-                "ms": statistics.median(values),
-                "ratio": statistics.median(
-                    a / b for a, b in zip(values, plain, strict=True)
-                ),
+                "ms": ms,
+                "ratio": ratio,
             }
-            for (library, method, place), values in times.items()
+            for (library, method, place), (ms, ratio) in medians.items()
         ],
         "missing": {
             f"{library} {method}": why
