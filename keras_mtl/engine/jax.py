@@ -17,7 +17,12 @@ from keras_mtl.engine.packing import (
     unpack_batch,
     unpack_logs,
 )
-from keras_mtl.engine.stages import Backward, add_to, gradients_by_key
+from keras_mtl.engine.stages import (
+    Backward,
+    OuterProduct,
+    add_to,
+    gradients_by_key,
+)
 from keras_mtl.engine.task_gradients import AggregatedStep
 from keras_mtl.engine.tensor_masks import TensorMasks
 
@@ -176,7 +181,9 @@ class TrainStep(PackedFunctions):
 
         def backward():
             part = first_rows((x, y, sample_weight), fraction)
-            forward = _Forward(self, trainable, non_trainable, metrics)
+            # Chunks multiply gradients out: they take those of few tasks at a time.
+            in_rows = self._aggregation_options.chunk_size is None
+            forward = _Forward(self, trainable, non_trainable, metrics, in_rows)
             forward.run_trunk(part[0])
 
             def objective(y_pred):
@@ -322,6 +329,8 @@ class _Forward:
         trainable: Values of its trainable variables.
         non_trainable: Values of the others.
         metrics: Values of those of metrics.
+        in_rows: Whether gradients by the kernels of dense layers may be left as
+            products of inputs and cotangents, where there are few rows.
 
     Attributes:
         non_trainable: Their values after the pass.
@@ -331,8 +340,11 @@ class _Forward:
         y_pred: The predictions.
     """
 
-    def __init__(self, model, trainable, non_trainable, metrics) -> None:
+    def __init__(
+        self, model, trainable, non_trainable, metrics, in_rows: bool = False
+    ) -> None:
         self.model = model
+        self.in_rows = in_rows
         self.trainable = trainable
         self.before = non_trainable
         self.non_trainable = non_trainable
@@ -372,14 +384,23 @@ class _Forward:
             self.non_trainable = self.before
             self._extras.clear()
 
-        def run(values, floating):
+        dense = self._dense_with_few_rows(x, stage)
+
+        def run(values, floating, biases_of_rows):
             given = {
                 **self._tensors,
                 **dict(zip(stage.floating, floating, strict=True)),
             }
             scope = self._scope(positions, values)
+            for layer, biases in zip(dense, biases_of_rows, strict=True):
+                # A value of another shape, which the mapping would refuse.
+                scope.add_update((layer.bias, biases))
             with scope:
-                made = stage.run(x, [self._masked(k, given[k]) for k in stage.inputs])
+                given = [self._masked(key, given[key]) for key in stage.inputs]
+                if dense:
+                    made, read = stage.run_watched(x, given)
+                else:
+                    made, read = stage.run(x, given), []
                 extras = [jnp.sum(loss) for loss in scope.losses]
             made = dict(zip(stage.outputs, made, strict=True))
             smooth = {k: v for k, v in made.items() if _is_floating(v)}
@@ -387,12 +408,16 @@ class _Forward:
             rest = {k: v for k, v in made.items() if k not in smooth}
             extra = sum(extras, jnp.zeros(())) if extras else None
             after = _moved(scope, self.model.non_trainable_variables)
-            return (smooth, extra), (rest, masks, after)
+            return (smooth, extra), (rest, masks, after, read)
 
-        (smooth, extra), vjp, (rest, masks, after) = jax.vjp(
+        (smooth, extra), vjp, (rest, masks, after, read) = jax.vjp(
             run,
             [self.trainable[position] for position in positions],
             [self._tensors[key] for key in stage.floating],
+            [
+                jnp.broadcast_to(self.trainable[self._position(layer.bias)], shape)
+                for layer, shape in dense.items()
+            ],
             has_aux=True,
         )
         self._tensors.update(smooth)
@@ -408,12 +433,42 @@ class _Forward:
             }
             if extra is not None and extra_gradient is None:
                 extra_gradient = jnp.zeros_like(extra)
-            by_value, by_floating = vjp((cotangents, extra_gradient))
+            by_value, by_floating, by_row = vjp((cotangents, extra_gradient))
             by_position = dict(zip(positions, by_value, strict=True))
+            read_by = dict(zip(stage.dense, read, strict=False))
+            for layer, cotangent in zip(dense, by_row, strict=True):
+                kernel, bias = map(self._position, (layer.kernel, layer.bias))
+                by_position[kernel] = OuterProduct(read_by[layer], cotangent)
+                by_position[bias] = jnp.sum(cotangent, axis=0)
             by_key = dict(zip(stage.floating, by_floating, strict=True))
             return {p: by_position[p] for p in wanted}, {k: by_key[k] for k in through}
 
         self._pulls.append(pull)
+
+    def _dense_with_few_rows(self, x, stage) -> dict[Any, tuple[int, int]]:
+        """Returns dense layers of a stage with the shapes of their outputs.
+
+        With R rows, products of pairs of T gradients by a kernel `(n, m)` take
+        `R m (T + R)` operations in the space of rows, and `n m (T + R)` otherwise.
+        """
+        if not (self.in_rows and stage.dense):
+            return {}
+
+        def read_by_dense():
+            with self._scope((), ()):
+                given = [self._masked(k, self._tensors[k]) for k in stage.inputs]
+                return stage.run_watched(x, given)[1]
+
+        return {
+            layer: (inputs.shape[0], layer.units)
+            for layer, inputs in zip(
+                stage.dense, jax.eval_shape(read_by_dense), strict=True
+            )
+            if 2 * inputs.shape[0] <= inputs.shape[1]
+        }
+
+    def _position(self, variable: Any) -> int:
+        return _index(variable, self.model.trainable_variables)
 
     def differentiate_heads(self, x, objective, unit) -> Backward:
         """Runs the heads and an objective, and differentiates its sum.

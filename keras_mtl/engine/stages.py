@@ -25,6 +25,9 @@ class Stage:
             place, on backends that run a model once for both.
         again: Whether it runs what an earlier stage has run, on backends that run each
             stage by itself.
+        dense: Its dense layers with a bias that are called once, on a matrix, and have
+            their variables for themselves.
+        run_watched: As `run`, but returns the inputs of `dense` as well.
     """
 
     run: Callable[[Any, list[Any]], list[Any]]
@@ -36,6 +39,8 @@ class Stage:
     parting: tuple[Key, ...] = ()
     copies: Callable[[], list[Any]] | None = None
     again: bool = False
+    dense: tuple[Any, ...] = ()
+    run_watched: Callable[[Any, list[Any]], tuple[list[Any], list[Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ class Backward:
         stages: The stages.
         pulls: For each stage of the trunk, a function that is called with gradients by
             its outputs, positions of variables and keys of its inputs, and returns
-            the gradients by those variables and by those inputs, two dicts.
+            the gradients by those variables and by those inputs, two dicts. A gradient
+            by a variable may be an `OuterProduct`.
         by_key: For each task, the gradients of its loss by tensors of the trunk.
         gradients: By position, gradients by the variables of the heads, and by those
             outside all stages.
@@ -118,6 +124,19 @@ class Backward:
         """Returns position, stage and pull of each stage of the trunk, in reverse."""
         for index in reversed(range(len(self.pulls))):
             yield index, self.stages.trunk[index], self.pulls[index]
+
+
+@dataclass(frozen=True)
+class OuterProduct:
+    """The gradient `A^T D` by the kernel of a dense layer, not multiplied out.
+
+    Attributes:
+        inputs: A, the inputs of the layer, `(rows, n)`: one tensor for all tasks.
+        cotangent: D, the gradient by what the kernel makes of them, `(rows, m)`.
+    """
+
+    inputs: Any
+    cotangent: Any
 
 
 def gradients_by_key(

@@ -11,7 +11,7 @@ from keras import ops
 from keras_mtl.aggregation.aggregator import Aggregator
 from keras_mtl.aggregation.jacobian import gramian_of
 from keras_mtl.engine.gradient_plan import GradientPlan
-from keras_mtl.engine.stages import Backward, Key, add_to
+from keras_mtl.engine.stages import Backward, Key, OuterProduct, add_to
 
 _FEW_TASKS = 3
 """Up to so many tasks, products of pairs of rows beat one product of a matrix."""
@@ -385,7 +385,9 @@ class Rows:
         size, count = len(self.by_task), len(self.there)
         if not count:
             return ops.zeros((size, size), "float32")
-        if count > _FEW_TASKS:
+        if isinstance(self.by_task[self.there[0]], OuterProduct):
+            products = self._gramian_by_rows()
+        elif count > _FEW_TASKS:
             products = ops.matmul(self.matrix, ops.transpose(self.matrix))
         else:
             pairs = {
@@ -403,6 +405,19 @@ class Rows:
             place[self.there, range(count)] = 1.0
             products = ops.matmul(ops.matmul(place, products), place.T)
         return products
+
+    def _gramian_by_rows(self) -> Any:
+        """Returns the products `tr(D_i^T A A^T D_j)` of gradients `A^T D_i`."""
+        inputs = ops.cast(self.by_task[self.there[0]].inputs, "float32")
+        cotangents = ops.stack(
+            [ops.cast(self.by_task[t].cotangent, "float32") for t in self.there]
+        )
+        kernel = ops.matmul(inputs, ops.transpose(inputs))
+        shape = (len(self.there), -1)
+        return ops.matmul(
+            ops.reshape(ops.matmul(kernel, cotangents), shape),
+            ops.transpose(ops.reshape(cotangents, shape)),
+        )
 
     def weighted_sum(self, weights: Any) -> Any:
         """Returns the weighted sum of the gradients."""

@@ -1,5 +1,6 @@
 """Cuts a model where its tasks part, for the steps of aggregators."""
 
+import collections
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -235,6 +236,12 @@ class _Graph:
         self.tasks = {id(node): self._tasks_of(node.outputs) for node in self.nodes}
         self.repeatable = {id(node) for node in self.nodes if self._is_repeatable(node)}
         self.in_trunk = self._find_trunk()
+        self.users = collections.Counter(
+            id(variable)
+            for layer in layers_of(self.nodes)
+            for variable in layer.trainable_variables
+        )
+        self.calls = collections.Counter(id(node.operation) for node in self.nodes)
 
     def _served(self) -> dict[int, set[int]]:
         """By tensor, the trained tasks whose outputs depend on it."""
@@ -329,6 +336,14 @@ class _Graph:
                     parting.append(id(tensor))
         group = NodeGroup(tuple(nodes), {key: i for i, key in enumerate(inputs)})
         part = GraphPart([group], [(key, 0) for key in outputs])
+        dense = [node for node in nodes if self._is_plain_dense(node)]
+        read = [id(node.input_tensors[0]) for node in dense]
+        watched = GraphPart([group], [(key, 0) for key in (*outputs, *read)])
+
+        def run_watched(x, values):
+            made = watched(values, training=True)
+            return made[: len(outputs)], made[len(outputs) :]
+
         return Stage(
             run=lambda x, values: part(values, training=True),
             inputs=tuple(inputs),
@@ -339,6 +354,20 @@ class _Graph:
                 k for k, t in inputs.items() if k in made and _is_floating(t)
             ),
             parting=tuple(parting),
+            dense=tuple(node.operation for node in dense),
+            run_watched=run_watched,
+        )
+
+    def _is_plain_dense(self, node: Any) -> bool:
+        """Whether a node is the one use of a kernel and a bias, on a matrix."""
+        layer = node.operation
+        return (
+            type(layer) is keras.layers.Dense
+            and layer.use_bias
+            and len(layer.trainable_variables) == 2
+            and self.calls[id(layer)] == 1
+            and all(self.users[id(v)] == 1 for v in layer.trainable_variables)
+            and len(node.input_tensors[0].shape) == 2
         )
 
     def _inputs_of(self, nodes: Sequence[Any]) -> dict[int, Any]:

@@ -256,6 +256,52 @@ def test_a_gramian_of_half_a_batch_is_that_of_all_if_both_halves_are_the_same():
     assert np.abs(np.array(with_less) - run(1.0, "parameters")[-1]).max() > 1e-3
 
 
+def wide_layers(names=NAMES, activity=None, **first):
+    """Dense layers with more inputs than a part has rows, and a tree of sharing."""
+    inputs = keras.Input((4,))
+    h = keras.layers.Dense(64, "tanh", **first)(inputs)
+    h = keras.layers.Dense(48, "tanh", activity_regularizer=activity)(h)
+    branch = keras.layers.Dense(5, "tanh")(keras.layers.Dense(32)(h))
+    heads = {
+        n: keras.layers.Dense(1)(h if n == names[-1] else branch) for n in names
+    }
+    return keras_mtl.MultiTaskModel(inputs, heads)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"activity": "l2"},
+        {"names": list("abcdef")},
+        {"dtype": "mixed_float16"},
+        {"trainable": False},
+    ],
+    ids=str,
+)
+def test_a_gramian_in_the_space_of_rows_is_that_of_gradients(options):
+    names = options.get("names", NAMES)
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+    y = {n: np.sin(x[:, :1] * (2 + i)) for i, n in enumerate(names)}
+    twice = np.concatenate([x, x]), {n: np.concatenate([v, v]) for n, v in y.items()}
+
+    def run(**arguments):
+        model = compiled(
+            lambda: wide_layers(**options),
+            aggregator="upgrad",
+            gradient_logs=["weights"],
+            **arguments,
+        )
+        logs = model.train_on_batch(*twice, return_dict=True)
+        return [*values(model), [logs[f"{n}_gradient_weight"] for n in names]]
+
+    # Chunks multiply the gradients out.
+    tolerance = 2e-3 if "dtype" in options else 1e-4
+    expected = run()
+    assert_same(run(gramian_fraction=0.5), expected, tolerance)
+    assert_same(run(gramian_fraction=0.5, chunk_size=2), expected, tolerance)
+
+
 def test_a_gramian_of_a_part_leaves_the_state_of_the_model_alone():
     one = compiled(regularized, aggregator="sum")
     other = compiled(regularized, aggregator="sum", gramian_fraction=0.3)
