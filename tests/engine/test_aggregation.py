@@ -262,9 +262,7 @@ def wide_layers(names=NAMES, activity=None, **first):
     h = keras.layers.Dense(64, "tanh", **first)(inputs)
     h = keras.layers.Dense(48, "tanh", activity_regularizer=activity)(h)
     branch = keras.layers.Dense(5, "tanh")(keras.layers.Dense(32)(h))
-    heads = {
-        n: keras.layers.Dense(1)(h if n == names[-1] else branch) for n in names
-    }
+    heads = {n: keras.layers.Dense(1)(h if n == names[-1] else branch) for n in names}
     return keras_mtl.MultiTaskModel(inputs, heads)
 
 
