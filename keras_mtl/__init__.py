@@ -1,6 +1,6 @@
 """Multi-task learning and meta-learning for Keras 3, under plain `model.fit`."""
 
-from keras_mtl import aggregation, data, datasets, layers, metrics, weighting
+from keras_mtl import aggregation, data, datasets, layers, metrics, models, weighting
 from keras_mtl.models.multi_task_model import MultiTaskModel
 
 __version__ = "0.1.0"
@@ -12,5 +12,6 @@ __all__ = [
     "datasets",
     "layers",
     "metrics",
+    "models",
     "weighting",
 ]

@@ -3,6 +3,7 @@
 from keras_mtl.datasets.air_quality import load_air_quality
 from keras_mtl.datasets.census_income import load_census_income
 from keras_mtl.datasets.data_directory import data_directory
+from keras_mtl.datasets.movielens import load_movielens
 from keras_mtl.datasets.multi_mnist import load_multi_mnist
 from keras_mtl.datasets.multi_task_data import MultiTaskData, Split
 from keras_mtl.datasets.overlaid_digits import load_overlaid_digits
@@ -14,6 +15,7 @@ __all__ = [
     "data_directory",
     "load_air_quality",
     "load_census_income",
+    "load_movielens",
     "load_multi_mnist",
     "load_overlaid_digits",
     "load_tox21",

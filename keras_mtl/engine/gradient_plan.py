@@ -1,10 +1,34 @@
 """Which gradients of which task an aggregated step needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from keras_mtl.engine.stages import Key, Stages
+
+
+@dataclass(frozen=True)
+class LayerUse:
+    """A layer, or a part of one, and the tasks that it serves.
+
+    Attributes:
+        layer: The layer.
+        tasks: Names of the tasks.
+        stacked: Whether it holds parameters for each of them.
+    """
+
+    layer: Any
+    tasks: tuple[str, ...]
+    stacked: bool
+
+    @property
+    def kind(self) -> str:
+        """The kind of sharing: "shared", "private", "stacked" or "unused"."""
+        if not self.tasks:
+            return "unused"
+        if len(self.tasks) == 1:
+            return "private"
+        return "stacked" if self.stacked else "shared"
 
 
 @dataclass
@@ -45,24 +69,22 @@ class GradientPlan:
 
 def make_plan(
     variables: Sequence[Any],
-    layer_tasks: Sequence[tuple[Any, Sequence[str]]],
+    uses: Sequence[LayerUse],
     task_names: Sequence[str],
-    is_stacked: Callable[[Any], bool],
 ) -> GradientPlan:
     """Sorts the trainable variables of a model.
 
     Args:
         variables: Its trainable variables.
-        layer_tasks: Each layer with the tasks that it serves.
+        uses: Its layers with the tasks that they serve.
         task_names: The tasks that are trained.
-        is_stacked: Tells whether a layer holds parameters for each task.
     """
     served: dict[int, set[int]] = {}
-    for layer, tasks in layer_tasks:
-        if is_stacked(layer):
+    for use in uses:
+        if use.stacked:
             continue
-        indices = {task_names.index(task) for task in tasks if task in task_names}
-        for variable in layer.trainable_variables:
+        indices = {task_names.index(task) for task in use.tasks if task in task_names}
+        for variable in use.layer.trainable_variables:
             served.setdefault(id(variable), set()).update(indices)
     plan = GradientPlan({}, {}, [])
     for position, variable in enumerate(variables):

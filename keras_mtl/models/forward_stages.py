@@ -11,7 +11,7 @@ from keras_mtl import engine
 from keras_mtl.engine.packing import exchanged
 from keras_mtl.engine.stages import HeadInput, Heads, Stage, Stages
 from keras_mtl.models.graph_part import GraphPart, NodeGroup, layers_of
-from keras_mtl.models.sharing import sharing_kind
+from keras_mtl.models.sharing import uses_of_pairs
 
 
 def stages_of_graph(
@@ -177,11 +177,11 @@ class _CutCall:
             return note
 
         shared = [
-            layer
-            for layer, tasks in self.model.layer_tasks()
-            if sharing_kind(layer, tasks) == "shared"
-            and layer is not self.layer
-            and layer.trainable_variables
+            use.layer
+            for use in uses_of_pairs(self.model.layer_tasks())
+            if use.kind == "shared"
+            and use.layer is not self.layer
+            and use.layer.trainable_variables
         ]
         with contextlib.ExitStack() as stack:
             stack.enter_context(exchanged(self.layer, "call", cut))

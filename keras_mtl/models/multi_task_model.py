@@ -15,7 +15,12 @@ from keras_mtl import aggregation as aggregations
 from keras_mtl import engine
 from keras_mtl import weighting as weightings
 from keras_mtl.aggregation.aggregator import Aggregator
-from keras_mtl.engine.gradient_plan import GradientPlan, make_plan, place_in_stages
+from keras_mtl.engine.gradient_plan import (
+    GradientPlan,
+    LayerUse,
+    make_plan,
+    place_in_stages,
+)
 from keras_mtl.engine.packing import is_packed, pack_arrays
 from keras_mtl.engine.stages import Stages
 from keras_mtl.engine.task_gradients import AggregatedStep, AggregationOptions
@@ -35,6 +40,7 @@ from keras_mtl.models.forward_stages import (
     stages_of_graph,
     stages_round_layer,
 )
+from keras_mtl.models.gate_means import GateMeans, gate_means
 from keras_mtl.models.loss_arguments import serialize_losses
 from keras_mtl.models.model_arguments import (
     check_keys,
@@ -49,11 +55,10 @@ from keras_mtl.models.model_arguments import (
 from keras_mtl.models.sharing import (
     LayerSharing,
     inputs_of_tasks,
-    is_stacked,
-    layers_of_tasks,
     print_sharing,
-    sharing_kind,
     sharing_rows,
+    uses_in_graph,
+    uses_of_pairs,
 )
 from keras_mtl.models.task_losses import (
     TaskBatch,
@@ -74,6 +79,7 @@ class _Training:
     metrics: TaskMetrics
     loss_means: TaskMeans
     weight_means: TaskMeans
+    gate_means: list[GateMeans]
     masks: TensorMasks | None = None
     testing: bool = False
     local: threading.local
@@ -86,6 +92,7 @@ class _Training:
     def of_training(self) -> list[Any]:
         """Metrics of what is there in training alone."""
         found = [self.weight_means, self.gradient_statistics]
+        found += [metric for gate in self.gate_means for metric in gate.metrics]
         return [metric for metric in found if metric is not None]
 
 
@@ -336,6 +343,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         )
         training.loss_means = TaskMeans(tasks, "loss")
         training.weight_means = TaskMeans(tasks, "weight")
+        training.gate_means = gate_means(self._flatten_layers())
         training.rows_from = {}
         if self._task_input is None and hasattr(self, "output"):
             training.rows_from = inputs_of_tasks(self, dict(self.output))
@@ -400,7 +408,7 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
     ) -> tuple[GradientPlan, Stages]:
         """Sorts the trainable variables, as they are now, by whom they serve."""
         variables = self.trainable_variables
-        plan = make_plan(variables, self.layer_tasks(), list(tasks), is_stacked)
+        plan = make_plan(variables, self._layer_uses(), list(tasks))
         stages = self._forward_stages(tasks, plan, aggregate_at)
         place_in_stages(plan, variables, stages)
         return plan, stages
@@ -621,6 +629,8 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
         state.loss_means.update_state(ops.stop_gradient(losses), counts)
         if training:
             state.weight_means.update_state(ops.stop_gradient(weights), present)
+            for gate in state.gate_means:
+                gate.update_state()
         total = ops.sum(weighted)
         for extra in self.losses:
             total = total + ops.cast(ops.sum(extra), total.dtype)
@@ -1157,11 +1167,21 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
                 "override `layer_tasks` to return pairs of a layer and its tasks. "
                 f"Received: {type(self).__name__}, which does not override it"
             )
+        return [(use.layer, use.tasks) for use in self._uses_in_graph()]
+
+    def _uses_in_graph(self) -> list[LayerUse]:
         if self._task_input is not None:
             outputs = dict.fromkeys(self._output_tasks, self.output)
         else:
             outputs = dict(self.output)
-        return layers_of_tasks(self, outputs)
+        return uses_in_graph(self, outputs)
+
+    def _layer_uses(self) -> list[LayerUse]:
+        """As `layer_tasks`, with what holds parameters for each task."""
+        own = type(self).layer_tasks is not MultiTaskModel.layer_tasks
+        if own or not hasattr(self, "output"):
+            return uses_of_pairs(self.layer_tasks())
+        return self._uses_in_graph()
 
     def sharing_summary(
         self, print_fn: Callable[[str], None] | None = None
@@ -1177,16 +1197,14 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             "private", "stacked" (one layer with parameters for each task) or
             "unused".
         """
-        rows = sharing_rows(self.layer_tasks())
+        rows = sharing_rows(self._layer_uses())
         print_sharing(rows, len(self._output_tasks or self.task_names), print_fn)
         return rows
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
         """Trainable variables that serve two tasks or more."""
-        return self._variables_where(
-            lambda layer, tasks: sharing_kind(layer, tasks) == "shared"
-        )
+        return self._variables_where(lambda use: use.kind == "shared")
 
     def task_variables(self, task: str) -> list[keras.Variable]:
         """Returns the trainable variables that serve one task alone.
@@ -1199,13 +1217,15 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             raise ValueError(
                 f"`task` must be one of {list(known)}. Received: task={task!r}"
             )
-        return self._variables_where(lambda layer, tasks: tuple(tasks) == (task,))
+        return self._variables_where(lambda use: use.tasks == (task,))
 
-    def _variables_where(self, condition: Callable[..., bool]) -> list[keras.Variable]:
+    def _variables_where(
+        self, condition: Callable[[LayerUse], bool]
+    ) -> list[keras.Variable]:
         found = {}
-        for layer, tasks in self.layer_tasks():
-            if condition(layer, tasks):
-                found.update({id(v): v for v in layer.trainable_variables})
+        for use in self._layer_uses():
+            if condition(use):
+                found.update({id(v): v for v in use.layer.trainable_variables})
         return list(found.values())
 
     @property
@@ -1216,9 +1236,9 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             ValueError: No layer with trainable variables serves all tasks.
         """
         tasks = set(self.task_names)
-        for layer, served in reversed(self.layer_tasks()):
-            if tasks <= set(served) and not is_stacked(layer):
-                kernels = [v for v in layer.trainable_variables if len(v.shape) > 1]
+        for use in reversed(self._layer_uses()):
+            if tasks <= set(use.tasks) and not use.stacked:
+                kernels = [v for v in use.layer.trainable_variables if len(v.shape) > 1]
                 if kernels:
                     return kernels[-1]
         raise ValueError(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_mtl.engine.gradient_plan import LayerUse
+
 
 @dataclass(frozen=True)
 class LayerSharing:
@@ -25,22 +27,65 @@ class LayerSharing:
     kind: str
 
 
-def layers_of_tasks(
+def uses_in_graph(
     model: keras.Model, outputs: dict[str, keras.KerasTensor]
-) -> list[tuple[keras.layers.Layer, tuple[str, ...]]]:
+) -> list[LayerUse]:
     """Returns each layer of a functional model with the tasks that it serves.
 
-    A layer serves a task if the task's output depends on it in the graph.
+    A layer serves a task if the task's output depends on it in the graph. One that has
+    parts (`task_parts`) is taken apart.
 
     Args:
         model: Functional model.
         outputs: Output tensor of each task.
     """
-    behind = {id(tensor): _layers_behind(tensor) for tensor in outputs.values()}
-    return [
-        (layer, tuple(t for t in outputs if id(layer) in behind[id(outputs[t])]))
-        for layer in model.layers
-    ]
+    behind = {t: _layers_behind(tensor) for t, tensor in outputs.items()}
+    found = []
+    for layer in model.layers:
+        keys = {key for reached in behind.values() for key in reached}
+        by_output = {
+            output: tuple(t for t in outputs if (id(layer), output) in behind[t])
+            for i, output in keys
+            if i == id(layer) and output is not None
+        }
+        # Parameters for each output are parameters for each task only if no output
+        # goes on to a second one; with one output, its rows tell the tasks apart.
+        apart = len(by_output) < 2 or all(len(t) < 2 for t in by_output.values())
+        rest = {id(weight) for weight in layer.weights}
+        parts = parts_of(layer)
+        for part, names in parts:
+            there = by_output if names is None else names
+            served = {t for name in there for t in by_output.get(name, ())}
+            tasks = tuple(t for t in outputs if t in served)
+            found.append(LayerUse(part, tasks, apart and is_stacked(part)))
+            rest -= {id(weight) for weight in part.weights}
+        if rest or not parts:
+            tasks = tuple(t for t in outputs if (id(layer), None) in behind[t])
+            found.append(LayerUse(layer, tasks, apart and is_stacked(layer)))
+    return found
+
+
+def uses_of_pairs(
+    pairs: Sequence[tuple[keras.layers.Layer, Sequence[str]]],
+) -> list[LayerUse]:
+    """Returns layers that a subclassed model has named with the tasks they serve."""
+    found = []
+    for layer, tasks in pairs:
+        parts = parts_of(layer)
+        for part, names in parts:
+            served = tuple(t for t in tasks if names is None or t in names)
+            found.append(LayerUse(part, served, is_stacked(part)))
+        if not parts:
+            found.append(LayerUse(layer, tuple(tasks), is_stacked(layer)))
+    return found
+
+
+def parts_of(
+    layer: keras.layers.Layer,
+) -> list[tuple[keras.layers.Layer, Sequence[str] | None]]:
+    """Returns the parts of a layer, each with the outputs that depend on it."""
+    parts = getattr(layer, "task_parts", None)
+    return [] if parts is None else parts()
 
 
 def inputs_of_tasks(
@@ -53,13 +98,18 @@ def inputs_of_tasks(
         if isinstance(layer, keras.layers.InputLayer)
     }
     return {
-        task: frozenset(inputs[i] for i in _layers_behind(tensor) if i in inputs)
+        task: frozenset(inputs[i] for i, _ in _layers_behind(tensor) if i in inputs)
         for task, tensor in outputs.items()
     }
 
 
-def _layers_behind(tensor: keras.KerasTensor) -> set[int]:
+def _layers_behind(
+    tensor: keras.KerasTensor,
+) -> set[tuple[int, str | int | None]]:
     """Returns the ids of the layers that a tensor of the graph depends on.
+
+    Each comes with None and with the outputs that it depends on: their places, or
+    their names if the layer has parts.
 
     The graph of Keras has no public reader. What is read here, the history of a
     tensor and the nodes of a layer, is what Keras itself walks on.
@@ -71,9 +121,12 @@ def _layers_behind(tensor: keras.KerasTensor) -> set[int]:
             continue
         seen.add(id(tensor))
         layer, node_index, tensor_index = tensor._keras_history
-        found.add(id(layer))
         node = layer._inbound_nodes[node_index]
         inputs = node.input_tensors
+        output = tensor_index
+        if parts_of(layer):
+            output = layer.output_names(node.arguments.args[0])[tensor_index]
+        found.update({(id(layer), None), (id(layer), output)})
         if getattr(layer, "keeps_tasks_apart", False):
             # The outputs of a task are made of the rows of its input alone.
             outputs_per_task = len(node.output_tensors) // len(inputs)
@@ -87,25 +140,12 @@ def is_stacked(layer: keras.layers.Layer) -> bool:
     return bool(getattr(layer, "stacked_by_task", False))
 
 
-def sharing_kind(layer: keras.layers.Layer, tasks: Sequence[str]) -> str:
-    """Returns the kind of sharing, as `LayerSharing.kind`."""
-    if not tasks:
-        return "unused"
-    if len(tasks) == 1:
-        return "private"
-    return "stacked" if is_stacked(layer) else "shared"
-
-
-def sharing_rows(
-    layer_tasks: Sequence[tuple[keras.layers.Layer, Sequence[str]]],
-) -> list[LayerSharing]:
+def sharing_rows(uses: Sequence[LayerUse]) -> list[LayerSharing]:
     """Returns one row a layer that has parameters."""
     return [
-        LayerSharing(
-            layer.name, layer.count_params(), tuple(tasks), sharing_kind(layer, tasks)
-        )
-        for layer, tasks in layer_tasks
-        if layer.weights
+        LayerSharing(use.layer.name, use.layer.count_params(), use.tasks, use.kind)
+        for use in uses
+        if use.layer.weights
     ]
 
 

@@ -5,13 +5,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mtl.layers.conditioning.independent_initializers import (
-    independent_initializers,
-)
 from keras_mtl.layers.conditioning.task_descriptor import (
     align_descriptor,
     check_descriptor,
     check_descriptor_shape,
+)
+from keras_mtl.layers.independent_initializers import (
+    independent_initializers,
 )
 
 

@@ -1,20 +1,23 @@
 """One head for each task, held in stacked kernels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_mtl.layers.conditioning.independent_initializers import (
-    StackedInitializer,
-    independent_initializers,
+from keras_mtl.layers.stacked_dense import StackedDense
+from keras_mtl.layers.task_structure import (
+    TaskStructure,
+    same_shape,
+    shapes_of,
+    specs_of,
 )
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
-class MultiHead(keras.layers.Layer):
+class MultiHead(StackedDense):
     """T heads of one shape, computed together.
 
     $$ y_t = \\phi(h_t V_t + c_t), \\qquad h_t = \\psi(x W_t + b_t)
@@ -45,14 +48,16 @@ class MultiHead(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
-        `(B, ..., D)`, so `(B, D)` and sequences `(B, S, D)` alike.
+        `(B, ..., D)`, so `(B, D)` and sequences `(B, S, D)` alike; or a dict with one
+        of the same shape for each task, as layers that share give them.
 
     Output shape:
         Dict of `(B, ..., units)`, one entry for each task name.
 
     Raises:
         ValueError: If a size is not positive, if `task_names` is empty or has a
-            name twice, or if the last axis of the input is not known.
+            name twice, if the last axis of the input is not known, or if a dict of
+            inputs has other keys or several shapes.
 
     Example:
 
@@ -74,6 +79,9 @@ class MultiHead(keras.layers.Layer):
     stacked_by_task = True
     """Axis 0 of every variable runs over the tasks."""
 
+    keeps_tasks_apart = True
+    """With an input for each task an output is made of its own alone."""
+
     takes_repeated = True
     """Whether `call` takes `repeated`, an input for each task."""
 
@@ -90,7 +98,6 @@ class MultiHead(keras.layers.Layer):
         kernel_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         if isinstance(task_names, str) or not task_names:
             raise ValueError(
                 "`task_names` must be a list with one name or more. "
@@ -110,46 +117,25 @@ class MultiHead(keras.layers.Layer):
                 "`units` and `hidden_units` must be positive. "
                 f"Received: units={units}, hidden_units={tuple(hidden_units)}"
             )
+        super().__init__(
+            len(task_names),
+            (*hidden_units, units),
+            activation,
+            hidden_activation,
+            use_bias,
+            kernel_initializer,
+            bias_initializer,
+            kernel_regularizer,
+            **kwargs,
+        )
         self.units = units
         self.task_names = list(task_names)
-        self.activation = keras.activations.get(activation)
         self.hidden_units = tuple(hidden_units)
-        self.hidden_activation = keras.activations.get(hidden_activation)
-        self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.kernels = []
-        self.biases = []
-        self.supports_masking = True
 
     @property
     def num_tasks(self) -> int:
         """Number of tasks, T."""
         return len(self.task_names)
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates kernels `(T, in, out)` and biases `(T, out)`, layer by layer."""
-        self._check_shape(input_shape)
-        sizes = (input_shape[-1], *self.hidden_units, self.units)
-        depths = len(sizes) - 1
-        initializers = independent_initializers(self.kernel_initializer, depths)
-        for depth in range(depths):
-            size_in, size_out = sizes[depth : depth + 2]
-            kernel = self.add_weight(
-                name=f"kernel_{depth}",
-                shape=(self.num_tasks, size_in, size_out),
-                initializer=StackedInitializer(initializers[depth]),
-                regularizer=self.kernel_regularizer,
-            )
-            self.kernels.append(kernel)
-            if self.use_bias:
-                bias = self.add_weight(
-                    name=f"bias_{depth}",
-                    shape=(self.num_tasks, size_out),
-                    initializer=StackedInitializer(self.bias_initializer),
-                )
-                self.biases.append(bias)
 
     def call(self, inputs: Any, repeated: bool = False) -> dict[str, Any]:
         """Returns the dict of the heads' outputs.
@@ -160,105 +146,60 @@ class MultiHead(keras.layers.Layer):
                 gradient by them tells the tasks apart, whose inputs are in sorted
                 order of the names, as Keras sorts a dict.
         """
-        self._check_shape(inputs.shape)
-        leading = ops.shape(inputs)[1 if repeated else 0 : -1]
-        x = ops.cast(inputs, self.compute_dtype)
+        if isinstance(inputs, Mapping):
+            each = [inputs[name] for name in self.task_names]
+            x = self.stacks_of_own_inputs(ops.stack(each, axis=-2))
+            heads = ops.unstack(x, self.num_tasks, axis=-2)
+            return dict(zip(self.task_names, heads, strict=True))
         if repeated:
-            x = self._first_layer_of_each(
-                ops.reshape(x, (self.num_tasks, -1, inputs.shape[-1]))
-            )
-        else:
-            x = self._first_layer(ops.reshape(x, (-1, inputs.shape[-1])))
-        for depth in range(1, len(self.kernels)):
-            x = self._next_layer(self.hidden_activation(x), depth)
-        x = self.activation(ops.reshape(x, (-1, self.num_tasks, self.units)))
-        x = ops.reshape(x, (*leading, self.num_tasks, self.units))
+            order = np.argsort(np.argsort(self.task_names))
+            if list(order) != list(range(self.num_tasks)):
+                inputs = ops.take(inputs, order, axis=0)
+        x = self.compute_stacks(inputs, repeated)
         heads = ops.unstack(x, self.num_tasks, axis=-2)
         return dict(zip(self.task_names, heads, strict=True))
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Checks the keys of a dict of inputs, then calls the layer."""
+        TaskStructure.of(inputs, self.task_names)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def build(self, input_shape: Any) -> None:
+        """Creates kernels `(T, in, out)` and biases `(T, out)`, layer by layer."""
+        super().build(self._shape_of_one(input_shape))
+
     def compute_mask(self, inputs: Any, previous_mask: Any) -> dict[str, Any] | None:
-        """Every head has the mask of the input."""
+        """Every head has the mask of its input."""
         if previous_mask is None:
             return None
+        if isinstance(previous_mask, Mapping):
+            return {name: previous_mask[name] for name in self.task_names}
         return dict.fromkeys(self.task_names, previous_mask)
 
     def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
+        self, input_shape: Any
     ) -> dict[str, tuple[int | None, ...]]:
         """A dict with that of the input, `units` as last axis, for every task."""
-        return dict.fromkeys(self.task_names, (*input_shape[:-1], self.units))
+        shape = self._shape_of_one(input_shape)
+        return dict.fromkeys(self.task_names, (*shape[:-1], self.units))
 
     def compute_output_spec(self, inputs: Any) -> dict[str, keras.KerasTensor]:
         """Checks the input and returns the specs, in the order of the tasks."""
-        self._check_shape(inputs.shape)
-        return {
-            name: keras.KerasTensor(shape, dtype=self.compute_dtype)
-            for name, shape in self.compute_output_shape(inputs.shape).items()
-        }
+        shape = self._shape_of_one(shapes_of(inputs))
+        self._check_shape(shape)
+        return specs_of(self.compute_output_shape(shape), self.compute_dtype)
+
+    def _shape_of_one(self, input_shape: Any) -> tuple[int | None, ...]:
+        structure = TaskStructure.of(input_shape, self.task_names)
+        return same_shape(structure, input_shape)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
+        config = super().get_config()
+        del config["num_stacks"], config["layer_units"]
         return {
-            **super().get_config(),
+            **config,
             "units": self.units,
             "task_names": self.task_names,
-            "activation": keras.activations.serialize(self.activation),
             "hidden_units": self.hidden_units,
-            "hidden_activation": keras.activations.serialize(self.hidden_activation),
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
-
-    def _first_layer(self, x: Any) -> Any:
-        """Applies the first layer of all heads, `(rows, T * out)`.
-
-        One wide product: repeated for each head, the rows would fill T times the
-        memory, in the gradient too.
-        """
-        size_in = x.shape[-1]
-        kernel = ops.transpose(self.kernels[0], (1, 0, 2))
-        return self._add_bias(ops.matmul(x, ops.reshape(kernel, (size_in, -1))), 0)
-
-    def _first_layer_of_each(self, x: Any) -> Any:
-        """Applies the first layer: `(T, rows, in)` to `(rows, T * out)`."""
-        kernel = ops.convert_to_tensor(self.kernels[0])
-        order = np.argsort(np.argsort(self.task_names))
-        if list(order) != list(range(self.num_tasks)):
-            x = ops.take(x, order, axis=0)
-        x = ops.transpose(ops.matmul(x, kernel), (1, 0, 2))
-        x = ops.reshape(x, (-1, self.num_tasks * kernel.shape[-1]))
-        return self._add_bias(x, 0)
-
-    def _next_layer(self, x: Any, depth: int) -> Any:
-        """Applies a later layer: `(rows, T * in)` to `(rows, T * out)`."""
-        _, size_in, size_out = self.kernels[depth].shape
-        kernel = ops.convert_to_tensor(self.kernels[depth])
-        if size_out == 1:
-            # A product with a vector, which needs no other order of the axes.
-            x = ops.multiply(x, ops.reshape(kernel, (-1,)))
-            x = ops.sum(ops.reshape(x, (-1, self.num_tasks, size_in)), axis=-1)
-        else:
-            x = ops.reshape(x, (-1, self.num_tasks, size_in))
-            x = ops.matmul(ops.transpose(x, (1, 0, 2)), kernel)
-            x = ops.reshape(ops.transpose(x, (1, 0, 2)), (-1, x.shape[0] * size_out))
-        return self._add_bias(x, depth)
-
-    def _add_bias(self, x: Any, depth: int) -> Any:
-        if not self.use_bias:
-            return x
-        return ops.add(x, ops.reshape(self.biases[depth], (-1,)))
-
-    def _check_shape(self, input_shape: tuple[int | None, ...]) -> None:
-        if len(input_shape) < 2 or input_shape[-1] is None:
-            raise ValueError(
-                "The input must have a batch axis and a last axis of known size. "
-                f"Received: input of shape {tuple(input_shape)}"
-            )
-        if self.kernels and input_shape[-1] != self.kernels[0].shape[1]:
-            raise ValueError(
-                f"The last axis of the input must be {self.kernels[0].shape[1]}, as "
-                "when the layer was built. "
-                f"Received: input of shape {tuple(input_shape)}"
-            )

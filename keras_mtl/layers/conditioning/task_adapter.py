@@ -6,7 +6,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mtl.layers.conditioning.independent_initializers import StackedInitializer
 from keras_mtl.layers.conditioning.task_descriptor import (
     align_descriptor,
     check_descriptor_shape,
@@ -14,6 +13,7 @@ from keras_mtl.layers.conditioning.task_descriptor import (
     check_task,
     task_indicator,
 )
+from keras_mtl.layers.independent_initializers import StackedInitializer
 
 
 @keras.saving.register_keras_serializable("keras_mtl")

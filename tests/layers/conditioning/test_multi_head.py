@@ -167,6 +167,28 @@ def test_a_seed_gives_the_same_heads_again():
     assert (first[0][..., :4] != first[1]).all(), "layers of a head repeat each other"
 
 
+@pytest.mark.parametrize("x", [X, STEPS], ids=["dense", "sequence"])
+@pytest.mark.parametrize("hidden_units", [(), (6,)])
+def test_an_input_for_each_head_in_a_dict(x, hidden_units):
+    inputs = {name: (FACTORS[name] * x).astype("float32") for name in TASKS}
+    check_layer(lambda: MultiHead(2, TASKS, hidden_units=hidden_units), (inputs,))
+    for units in (1, 2):
+        layer = MultiHead(units, TASKS, hidden_units=hidden_units)
+        outputs = layer(inputs)
+        for name in TASKS:
+            expected = to_numpy(layer(inputs[name])[name])
+            np.testing.assert_allclose(
+                to_numpy(outputs[name]), expected, rtol=1e-4, atol=1e-5
+            )
+
+
+def test_refuses_a_dict_with_other_keys_or_shapes():
+    with pytest.raises(ValueError, match=r"a dict with the keys.*Received: keys"):
+        MultiHead(1, TASKS)({"a": X, "b": X})
+    with pytest.raises(ValueError, match=r"must have one shape. Received: shapes"):
+        MultiHead(1, TASKS)({"a": X, "b": X, "c": X[:, :3]})
+
+
 def test_outputs_come_in_the_order_of_the_names():
     layer = MultiHead(2, TASKS)
     assert list(layer(X)) == TASKS

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_mtl.layers.conditioning.independent_initializers import (
+from keras_mtl.layers.independent_initializers import (
     StackedInitializer,
     independent_initializers,
 )
