@@ -154,7 +154,8 @@ class MultiHead(StackedDense):
         if repeated:
             order = np.argsort(np.argsort(self.task_names))
             if list(order) != list(range(self.num_tasks)):
-                inputs = ops.take(inputs, order, axis=0)
+                rows = ops.unstack(inputs, self.num_tasks)
+                inputs = ops.stack([rows[index] for index in order])
         x = self.compute_stacks(inputs, repeated)
         heads = ops.unstack(x, self.num_tasks, axis=-2)
         return dict(zip(self.task_names, heads, strict=True))
