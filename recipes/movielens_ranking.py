@@ -66,7 +66,10 @@ def build(kind, meta, tasks, options):
     def embed(name, count):
         penalty = keras.regularizers.L2(options.embedding_penalty)
         return keras.layers.Embedding(
-            count, options.embedding, embeddings_regularizer=penalty, name=f"of_{name}"
+            count,
+            options.embedding,
+            embeddings_regularizer=penalty,
+            name=f"{name}_embedding",
         )(inputs[name])
 
     x = keras.layers.Concatenate()(
@@ -201,7 +204,9 @@ def run_seed(data, seed, options, progress):
 def dense_parameters(model):
     """Trainable parameters beside the embeddings."""
     return sum(
-        int(np.prod(v.shape)) for v in model.trainable_variables if "of_" not in v.path
+        int(np.prod(v.shape))
+        for v in model.trainable_variables
+        if "_embedding" not in v.path
     )
 
 

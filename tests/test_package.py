@@ -18,7 +18,7 @@ LAYERS = {
     "metrics": set(),
     "datasets": {"data"},
     "engine": {"weighting", "aggregation"},
-    "models": {"engine", "weighting", "aggregation", "metrics"},
+    "models": {"engine", "layers", "weighting", "aggregation", "metrics"},
 }
 COMMON = {"argument_checks"}
 

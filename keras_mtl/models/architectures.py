@@ -182,7 +182,7 @@ def task_attention(
         },
         blocks=[("u1", "p1"), ("u2", "p2")],
     )
-    assert model.output_shape["depth"] == (None, 8, 8, 1)
+    assert model.output["depth"].shape == (None, 8, 8, 1)
     ```
 
     Reference:

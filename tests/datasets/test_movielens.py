@@ -98,6 +98,7 @@ def test_popular_films_come_first(data):
     assert (np.diff(means) < 0).all() and means[0] > 5 * means[-1]
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_draw(prepared_directory, data):
     again = load_movielens(prepared_directory, position_bias=1.0)
     other = load_movielens(prepared_directory, position_bias=1.0, seed=1)
@@ -144,6 +145,7 @@ def as_published(prepared, path, change=None):
             archive.writestr(f"ml-latest-small/{name}", text.getvalue())
 
 
+@pytest.mark.slow
 def test_the_published_archive_gives_the_same(prepared_directory, data, tmp_path):
     as_published(
         pathlib.Path(prepared_directory) / NAME, tmp_path / "ml-latest-small.zip"
@@ -157,6 +159,7 @@ def test_the_published_archive_gives_the_same(prepared_directory, data, tmp_path
             np.testing.assert_array_equal(y[task], other_y[task])
 
 
+@pytest.mark.slow
 def test_refuses_another_release(prepared_directory, tmp_path):
     path = tmp_path / "ml-latest-small.zip"
     as_published(pathlib.Path(prepared_directory) / NAME, path, change=1.0)

@@ -83,7 +83,18 @@ BUILDERS = {
 }
 
 
-@pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
+BY_DEFAULT = ("mixture_of_experts", "cross_stitch of a graph")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(
+            build, id=name, marks=() if name in BY_DEFAULT else pytest.mark.slow
+        )
+        for name, build in BUILDERS.items()
+    ],
+)
 def test_trains_saves_and_loads(build, tmp_path):
     model = build()
     assert isinstance(model, keras_mtl.MultiTaskModel)
@@ -159,6 +170,7 @@ def test_networks_of_a_cross_stitch_with_weights_of_their_own():
     assert stitches == ["stitch_upper"]
 
 
+@pytest.mark.slow
 def test_task_attention_on_images():
     model = models.task_attention(
         convolutions(), image_heads(), [("u1", "p1"), ("u2", "p2")], units=4
@@ -169,6 +181,7 @@ def test_task_attention_on_images():
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_backbone_of_keras_applications():
     backbone = keras.applications.MobileNetV3Small(
         (32, 32, 3),

@@ -21,7 +21,6 @@ def recipe(monkeypatch):
     reason="KERAS_MTL_DATA names no directory with the prepared files",
 )
 @pytest.mark.slow
-@pytest.mark.ci
 def test_one_seed(tmp_path):
     arguments = "--seeds 1 --epochs 1 --batch-size 8192 --markdown table.md"
     result = subprocess.run(

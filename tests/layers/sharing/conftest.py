@@ -15,22 +15,27 @@ _LONG_TRAINING = (
 )
 
 
+# Of the others one in so many stays, and of the thorough ones those of one file in so
+# many: on JAX every test compiles what it calls.
+_OTHERS = {"tensorflow": 2, "torch": 2, "jax": 8}
+_FILES = {"tensorflow": 1, "torch": 1, "jax": 3}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks the others as slow; on JAX, where every test compiles, more of them."""
-    seen = set()
-    others = 0
+    """Marks the others as slow."""
+    backend = keras.backend.backend()
+    files, others = [], 0
     for item in items:
         if "layers/sharing" not in item.path.as_posix():
             continue
         name = item.originalname
         if name.startswith(_THOROUGH):
-            slow = item.path in seen
-            seen.add(item.path)
+            slow = item.path in files or len(files) % _FILES[backend] > 0
+            if item.path not in files:
+                files.append(item.path)
         else:
-            slow = name in _LONG_TRAINING
+            slow = name in _LONG_TRAINING or others % _OTHERS[backend] > 0
             others += 1
-            if keras.backend.backend() == "jax" and others % 3:
-                slow = True
         if slow:
             item.add_marker(pytest.mark.slow)
