@@ -135,6 +135,7 @@ class TrainStep(PackedFunctions):
             scaled,
             (copies, [variables[position].value for position in positions]),
         )
+        by_copy = list(map(_dense, by_copy))
 
         def pull(index, given, positions, through):
             values, outputs = forward.of_stages[index]

@@ -40,9 +40,9 @@ def uses_in_graph(
         outputs: Output tensor of each task.
     """
     behind = {t: _layers_behind(tensor) for t, tensor in outputs.items()}
+    keys = set().union(*behind.values())
     found = []
     for layer in model.layers:
-        keys = {key for reached in behind.values() for key in reached}
         by_output = {
             output: tuple(t for t in outputs if (id(layer), output) in behind[t])
             for i, output in keys

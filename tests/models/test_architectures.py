@@ -147,7 +147,6 @@ def test_networks_of_a_cross_stitch_start_as_the_trunk(make):
     """With the identity between, each task has what the trunk makes."""
     base = make()
     base.set_weights([RNG.uniform(0.2, 1, w.shape) for w in base.get_weights()])
-    at = [base.layers[0].name, base.layers[-1].name]
     at = ["lower", "upper"] if make is trunk else ["sum", "drop"]
     tops = {name: keras.layers.Identity() for name in "abc"}
     model = models.cross_stitch(base, tops, at=at, own=1.0)

@@ -154,8 +154,7 @@ class MultiHead(StackedDense):
         if repeated:
             order = np.argsort(np.argsort(self.task_names))
             if list(order) != list(range(self.num_tasks)):
-                rows = ops.unstack(inputs, self.num_tasks)
-                inputs = ops.stack([rows[index] for index in order])
+                inputs = ops.take(inputs, order, axis=0)
         x = self.compute_stacks(inputs, repeated)
         heads = ops.unstack(x, self.num_tasks, axis=-2)
         return dict(zip(self.task_names, heads, strict=True))

@@ -6,18 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mtl.argument_checks import check_count
-from keras_mtl.layers.independent_initializers import independent_initializers
-from keras_mtl.layers.sharing.customized_gate_control import SHARED
-from keras_mtl.layers.sharing.gate import Gate, get_gate
-from keras_mtl.layers.sharing.mixture_of_experts import check_units
-from keras_mtl.layers.sharing.sharing_layer import SharingLayer
-from keras_mtl.layers.stacked_dense import StackedDense
-from keras_mtl.layers.task_structure import same_shape
+from keras_mtl.layers.sharing.expert_streams import ExpertStreams
+from keras_mtl.layers.sharing.gate import Gate
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
-class AdaTT(SharingLayer):
+class AdaTT(ExpertStreams):
     """Fuses the experts of all tasks for each, and adds its own (AdaTT).
 
     $$ y_t = \\sum_{e} g_t(x_t)_e \\, f_e + \\sum_{e \\in t} w_{te} \\, f_e $$
@@ -86,54 +80,25 @@ class AdaTT(SharingLayer):
         kernel_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(task_names, **kwargs)
-        if SHARED in self.task_names:
-            raise ValueError(
-                f"No task can be called {SHARED!r}, the key of the shared stream. "
-                f"Received: task_names={self.task_names}"
-            )
-        self.num_task_experts = check_count("task_experts", task_experts)
-        self.num_shared_experts = check_count(
-            "shared_experts", shared_experts, at_least=0
-        )
-        if shared_gate and not self.num_shared_experts:
+        if shared_gate and not shared_experts:
             raise ValueError(
                 "`shared_gate` gives the input of shared experts of a next layer: it "
                 "needs `shared_experts`. Received: shared_experts=0"
             )
-        self.extra_keys = (SHARED,) if self.num_shared_experts else ()
-        units = check_units(units)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        initializers = independent_initializers(self.kernel_initializer, 2)
-
-        def experts(count, name):
-            return StackedDense(
-                count,
-                units,
-                activation,
-                activation,
-                use_bias,
-                initializers.pop(),
-                bias_initializer,
-                kernel_regularizer,
-                dtype=self.dtype_policy,
-                name=f"{self.name}_{name}",
-            )
-
-        self.task_experts = experts(
-            self.num_tasks * self.num_task_experts, "task_experts"
+        super().__init__(
+            task_names,
+            units,
+            task_experts,
+            shared_experts,
+            shared_gate,
+            activation,
+            use_bias,
+            gate,
+            kernel_initializer,
+            bias_initializer,
+            kernel_regularizer,
+            **kwargs,
         )
-        self.shared_experts = None
-        if self.num_shared_experts:
-            self.shared_experts = experts(self.num_shared_experts, "shared_experts")
-        self.gate = get_gate(gate)
-        # What a task makes may go on to others in a next layer.
-        self.shared_gate = None
-        if shared_gate:
-            self.shared_gate = self.gate.copy(f"{self.gate.name}_shared")
-            self.shared_gate.set_size(self.num_experts, [SHARED])
-            self.shared_gate.stacked_by_task = False
-        self.gate.set_size(self.num_experts, self.task_names)
         self.own = None
         if self.num_task_experts > 1:
             self.own = _OwnWeights(
@@ -143,107 +108,21 @@ class AdaTT(SharingLayer):
                 name=f"{self.name}_own",
             )
 
-    @property
-    def num_experts(self) -> int:
-        """Number of experts of all tasks and shared ones."""
-        return self.num_tasks * self.num_task_experts + self.num_shared_experts
-
     def task_parts(self) -> list[tuple[keras.layers.Layer, None]]:
         """Experts, gates and the weights of the residual."""
-        parts = [
-            self.task_experts,
-            self.shared_experts,
-            self.gate,
-            self.shared_gate,
-            self.own,
-        ]
-        return [(part, None) for part in parts if part is not None]
+        parts = super().task_parts()
+        return parts if self.own is None else [*parts, (self.own, None)]
 
-    def build(self, input_shape: Any) -> None:
-        """Builds experts, gates and the weights of the residual."""
-        structure = self.structure_of(input_shape)
-        shape = same_shape(structure, input_shape, self.extra_keys)
-        for part in (
-            self.task_experts,
-            self.shared_experts,
-            self.gate,
-            self.shared_gate,
-        ):
-            if part is not None and not part.built:
-                part.build((*shape[:1], *shape[-1:]))
-        if self.own is not None and not self.own.built:
-            self.own.build()
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the fusion of each task, and that of the shared stream."""
-        structure = self.structure_of(inputs)
-        repeated = not structure.is_one
-        by_task = shared = inputs
-        if repeated:
-            values = structure.values(inputs, self.extra_keys)
-            by_task = ops.stack(values[: self.num_tasks])
-            shared = values[-1]
-        of_tasks = self.task_experts(by_task, repeated=repeated)
+    def mix_tasks(self, of_tasks: Any, of_shared: Any, weights: Any) -> Any:
+        """Returns the mixture of all experts, plus each task's own."""
         everything = of_tasks
-        if self.shared_experts is not None:
-            everything = ops.concatenate([of_tasks, self.shared_experts(shared)], -2)
-        weights = self.gate(by_task, repeated=repeated, training=training)
-        mixed = ops.add(ops.matmul(weights, everything), self._residual(of_tasks))
-        outputs = list(ops.unstack(mixed, self.num_tasks, axis=-2))
-        if self.shared_gate is None:
-            return structure.nest(outputs)
-        weights = self.shared_gate(shared, training=training)
-        outputs.append(ops.squeeze(ops.matmul(weights, everything), -2))
-        return structure.nest(outputs, self.extra_keys)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """For each stream that of its input, with `units` as last axis."""
-        structure = self.structure_of(input_shape)
-        shape = same_shape(structure, input_shape, self.extra_keys)
-        shape = (*shape[:-1], self.task_experts.layer_units[-1])
-        extra = () if self.shared_gate is None else self.extra_keys
-        return structure.nest([shape] * (self.num_tasks + len(extra)), extra)
-
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """For each stream that of its input."""
-        if super().compute_mask(inputs, previous_mask) is None:
-            return None
-        structure = self.structure_of(inputs)
-        extra = () if self.shared_gate is None else self.extra_keys
-        masks = structure.values(previous_mask, self.extra_keys)
-        return structure.nest(masks[: self.num_tasks + len(extra)], extra)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor."""
-        dense = self.task_experts.get_dense_config()
-        del dense["hidden_activation"]
-        return {
-            **super().get_config(),
-            **dense,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "units": self.task_experts.layer_units,
-            "task_experts": self.num_task_experts,
-            "shared_experts": self.num_shared_experts,
-            "shared_gate": self.shared_gate is not None,
-            "gate": keras.saving.serialize_keras_object(self.gate),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "AdaTT":
-        """Creates the layer, without weights, from its config."""
-        gate = keras.saving.deserialize_keras_object(config["gate"])
-        return cls(**{**config, "gate": gate})
-
-    def _residual(self, of_tasks: Any) -> Any:
-        """Returns what each task's own experts add, `(..., T, units)`."""
-        if self.own is None:
-            return of_tasks
-        *leading, _, units = ops.shape(of_tasks)
-        grouped = ops.reshape(
-            of_tasks, (*leading, self.num_tasks, self.num_task_experts, units)
-        )
-        own = ops.expand_dims(ops.cast(self.own.weight, self.compute_dtype), -1)
-        return ops.sum(own * grouped, axis=-2)
+        if of_shared is not None:
+            everything = ops.concatenate([of_tasks, of_shared], axis=-2)
+        residual = of_tasks
+        if self.own is not None:
+            own = ops.expand_dims(ops.cast(self.own.weight, self.compute_dtype), -1)
+            residual = ops.sum(own * self.by_owner(of_tasks), axis=-2)
+        return ops.add(ops.matmul(weights, everything), residual)
 
 
 class _OwnWeights(keras.layers.Layer):

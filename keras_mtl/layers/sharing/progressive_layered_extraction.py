@@ -6,10 +6,8 @@ from typing import Any
 import keras
 
 from keras_mtl.layers.independent_initializers import independent_initializers
-from keras_mtl.layers.sharing.customized_gate_control import (
-    SHARED,
-    CustomizedGateControl,
-)
+from keras_mtl.layers.sharing.customized_gate_control import CustomizedGateControl
+from keras_mtl.layers.sharing.expert_streams import SHARED
 from keras_mtl.layers.sharing.gate import Gate, get_gate
 from keras_mtl.layers.sharing.sharing_layer import SharingLayer
 

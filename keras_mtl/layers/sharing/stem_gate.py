@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mtl.layers.sharing.customized_gate_control import CustomizedGateControl
@@ -96,36 +97,25 @@ class STEMGate(CustomizedGateControl):
         )
 
     def gate_size(self) -> int:
-        """Every task weighs the experts of all tasks and the shared ones."""
+        """A task weighs the experts of all tasks and the shared ones."""
         return self.num_experts
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the mixture of each task."""
-        structure = self.structure_of(inputs)
-        repeated = not structure.is_one
-        by_task = shared = inputs
-        read = ops.add(inputs, inputs) if structure.is_one else None
-        if repeated:
-            *values, shared = structure.values(inputs, self.extra_keys)
-            by_task = ops.stack(values)
-            read = ops.add(by_task, ops.expand_dims(shared, 0))
-        of_tasks = self.task_experts(by_task, repeated=repeated)
-        of_shared = self.shared_experts(shared)
-        weights = self.gate(read, repeated=repeated, training=training)
+    def gate_inputs(self, by_task: Any, shared: Any, repeated: bool) -> Any:
+        """The gate of a task reads the sum of its stream and the shared one."""
+        return ops.add(by_task, ops.expand_dims(shared, 0) if repeated else shared)
+
+    def mix_tasks(self, of_tasks: Any, of_shared: Any, weights: Any) -> Any:
+        """Returns the mixture of all experts; those of other tasks get no gradient."""
         of_all, common = ops.split(weights, [of_tasks.shape[-2]], axis=-1)
-        owners = [
-            t for t in range(self.num_tasks) for _ in range(self.num_task_experts)
-        ]
-        own = ops.one_hot(ops.convert_to_tensor(owners), self.num_tasks)
-        own = ops.cast(ops.transpose(own), self.compute_dtype)
-        mixed = ops.add(
+        own = np.repeat(np.eye(self.num_tasks), self.num_task_experts, axis=1)
+        own = ops.convert_to_tensor(own, self.compute_dtype)
+        return ops.add(
             ops.add(
                 ops.matmul(of_all * own, of_tasks),
                 ops.matmul(of_all * (1 - own), ops.stop_gradient(of_tasks)),
             ),
             ops.matmul(common, of_shared),
         )
-        return structure.nest(ops.unstack(mixed, self.num_tasks, axis=-2))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
