@@ -21,8 +21,8 @@ With `--peers` the Python of another environment that has PyTorch, LibMTL and De
 the `mmoe` case also runs there:
 
     python -m venv peers
-    peers/bin/pip install torch deepctr-torch
-    peers/bin/pip install --no-deps LibMTL
+    peers/bin/pip install torch scikit-learn tqdm requests
+    peers/bin/pip install --no-deps LibMTL deepctr-torch
 
 (A CPU build of PyTorch is enough. `deepctr-torch` is DeepCTR's own port to PyTorch; its
 TensorFlow package wants a TensorFlow that Python 3.11 has no wheels of.)

@@ -161,6 +161,14 @@ def libmtl():
 
 
 def deepctr():
+    # Its `fit`, which no row uses, wants callbacks of a TensorFlow of 2020.
+    name = "tensorflow.python.keras.callbacks"
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        prefix = ".".join(parts[:end])
+        sys.modules.setdefault(prefix, types.ModuleType(prefix))
+    for callback in ("CallbackList", "EarlyStopping", "History", "ModelCheckpoint"):
+        setattr(sys.modules[name], callback, types.SimpleNamespace)
     from deepctr_torch.inputs import DenseFeat
     from deepctr_torch.models import MMOE
 

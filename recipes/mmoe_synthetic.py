@@ -8,8 +8,10 @@ Two regression tasks on rows of 100 normal features, of a relatedness that is se
     y_k = w_k x + sum_i sin(alpha_i w_k x + beta_i) + noise of 0.01
 
 with c = 0.3 and m = 5 sines, alpha_i = i and beta_i = i^2, and rho 0.5, 0.9 and 1. A
-shared bottom is compared with MMoE (8 experts of 16 units) of as many parameters; a
-seed stands for other data and another start. Printed are the mean squared errors of
+shared bottom is compared with MMoE (8 experts of 16 units) of as many parameters. Both
+train with Adam at a rate that falls from 0.01 to 0, the best of 0.003, 0.01 and 0.03
+for the one, and as good as any for the other; a seed stands for other data and another
+start. Printed are the mean squared errors of
 both tasks on test rows, as mean and standard deviation over seeds, and by how much
 MMoE is better than the shared bottom of the same seed, in percent.
 
@@ -74,12 +76,14 @@ def shared_bottom():
 MODELS = {"shared bottom": shared_bottom, "MMoE": mixture}
 
 
-def train(build, data, options, seed, callback):
+def train(name, data, options, seed, callback):
     """Returns the errors of both tasks on the test rows, and the parameters."""
     (x, y), (test_x, test_y) = data
     keras.utils.set_random_seed(seed)
-    model = build()
-    model.compile(keras.optimizers.Adam(options.learning_rate), loss="mse")
+    model = MODELS[name]()
+    steps = options.epochs * -(-len(x) // options.batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
+    model.compile(keras.optimizers.Adam(rate), loss="mse")
     model.fit(
         x,
         y,
@@ -104,7 +108,7 @@ def main():
     parser.add_argument("--rows", type=int, default=12_000, help="a sixth is for test")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=1e-2)
     parser.add_argument("--markdown", help="file to write the table to")
     options = parser.parse_args()
 
@@ -124,11 +128,11 @@ def main():
                     for rows in (slice(cut), slice(cut, None))
                 ]
                 found = {}
-                for name, build in MODELS.items():
+                for name in MODELS:
                     callback = progress.callback(
                         f"rho {correlation}, seed {seed}: {name}", options.epochs
                     )
-                    errors, size = train(build, data, options, seed, callback)
+                    errors, size = train(name, data, options, seed, callback)
                     found[name] = np.mean(list(errors.values()))
                     row = {f"MSE of {task}": error for task, error in errors.items()}
                     if name == "MMoE":

@@ -33,6 +33,34 @@ def independent_initializers(
     return [initializer] * count
 
 
+def with_seeds_of_its_own(config: Any, place: int) -> Any:
+    """Returns the config of a layer with other integer seeds, wherever it has any.
+
+    Layers made of it for several places draw independently, and for a place always
+    alike. What has no seed draws a fresh one anyway.
+
+    Args:
+        config: A config, or what is in one.
+        place: Which copy it is for. At place 0 it keeps its seeds.
+    """
+    if isinstance(config, dict):
+        return {
+            key: _seed_at(value, place)
+            if key == "seed"
+            else with_seeds_of_its_own(value, place)
+            for key, value in config.items()
+        }
+    if isinstance(config, list | tuple):
+        return type(config)(with_seeds_of_its_own(value, place) for value in config)
+    return config
+
+
+def _seed_at(seed: Any, place: int) -> Any:
+    if not isinstance(seed, int) or place == 0:
+        return seed
+    return int(np.random.SeedSequence([abs(seed), place]).generate_state(1)[0] >> 1)
+
+
 class StackedInitializer:
     """Initialises a stack `(T, ...)` slice by slice.
 

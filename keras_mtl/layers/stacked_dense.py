@@ -114,7 +114,7 @@ class StackedDense(keras.layers.Layer):
         else:
             x = self._first_layer(ops.reshape(x, (-1, inputs.shape[-1])))
         for depth in range(1, len(self.kernels)):
-            x = self._next_layer(self.hidden_activation(x), depth)
+            x = self._next_layer(self._activated(x), depth)
         size = self.layer_units[-1]
         x = self.activation(ops.reshape(x, (-1, self.num_stacks, size)))
         return ops.reshape(x, (*leading, self.num_stacks, size))
@@ -126,7 +126,7 @@ class StackedDense(keras.layers.Layer):
         x = ops.cast(inputs, self.compute_dtype)
         x = ops.reshape(x, (-1, self.num_stacks * inputs.shape[-1]))
         for depth in range(len(self.kernels)):
-            x = x if depth == 0 else self.hidden_activation(x)
+            x = x if depth == 0 else self._activated(x)
             x = self._next_layer(x, depth)
         size = self.layer_units[-1]
         x = self.activation(ops.reshape(x, (-1, self.num_stacks, size)))
@@ -203,6 +203,12 @@ class StackedDense(keras.layers.Layer):
             x = ops.matmul(ops.transpose(x, (1, 0, 2)), kernel)
             x = ops.reshape(ops.transpose(x, (1, 0, 2)), (-1, x.shape[0] * size_out))
         return self._add_bias(x, depth)
+
+    def _activated(self, x: Any) -> Any:
+        """Applies the hidden activation, which may run along an axis, by stack."""
+        shape = ops.shape(x)
+        x = ops.reshape(x, (-1, self.num_stacks, x.shape[-1] // self.num_stacks))
+        return ops.reshape(self.hidden_activation(x), shape)
 
     def _add_bias(self, x: Any, depth: int) -> Any:
         if not self.use_bias:

@@ -165,6 +165,20 @@ def same_shape(
     return tuple(joint)
 
 
+def shape_of_each(structure: TaskStructure, shapes: Any) -> tuple[int | None, ...]:
+    """Returns the one shape of inputs of which each task has its own.
+
+    Raises:
+        ValueError: If there is one input for all tasks, or if shapes differ.
+    """
+    if structure.is_one:
+        raise ValueError(
+            "The input must be a dict or a list with one tensor for each task. "
+            f"Received: one tensor of shape {tuple(shapes)}"
+        )
+    return same_shape(structure, shapes)
+
+
 def specs_of(shapes: Any, dtype: str) -> Any:
     """Returns a nest of shapes as specs of one dtype."""
     if isinstance(shapes, Mapping):
@@ -181,6 +195,33 @@ def shapes_of(inputs: Any) -> Any:
     if isinstance(inputs, list | tuple):
         return [shapes_of(x) for x in inputs]
     return tuple(inputs.shape)
+
+
+def masks_of(
+    structure: TaskStructure, inputs: Any, masks: Any, extra: Sequence[str] = ()
+) -> list[Any] | None:
+    """Returns a mask for each task's input, or None if no input has one.
+
+    Args:
+        structure: How the inputs are nested.
+        inputs: The inputs.
+        masks: Their masks, nested alike; an input without one has `None`.
+        extra: Keys that a dict has beside those of the tasks.
+    """
+    if masks is None:
+        return None
+    values = structure.values(inputs, extra)
+    found = structure.values(masks, extra)
+    known = [mask for mask in found if mask is not None]
+    if not known:
+        return None
+    rank = len(known[0].shape)
+    return [
+        keras.ops.ones(keras.ops.shape(x)[:rank], "bool")
+        if mask is None
+        else keras.ops.cast(mask, "bool")
+        for x, mask in zip(values, found, strict=True)
+    ]
 
 
 def joint_mask(masks: Any) -> Any:

@@ -11,6 +11,7 @@ from keras_mtl.layers import (
     ProgressiveLayeredExtraction,
     TaskAttention,
 )
+from keras_mtl.layers.independent_initializers import with_seeds_of_its_own
 from keras_mtl.models.multi_task_model import MultiTaskModel
 
 Head = keras.layers.Layer | Sequence[keras.layers.Layer] | Callable[[Any], Any]
@@ -64,7 +65,7 @@ def mixture_of_experts(
     trunk: keras.Model | keras.KerasTensor,
     heads: Mapping[str, Head],
     experts: int | Sequence[keras.layers.Layer] = 8,
-    units: int | Sequence[int] | None = 64,
+    units: int | Sequence[int] | None = None,
     name: str | None = None,
     **arguments: Any,
 ) -> MultiTaskModel:
@@ -74,7 +75,7 @@ def mixture_of_experts(
         trunk: As in `hard_sharing`.
         heads: As in `hard_sharing`.
         experts: Number of dense experts, or a list of layers. Defaults to 8.
-        units: Sizes of dense experts; `None` for layers. Defaults to 64.
+        units: Sizes of dense experts. Defaults to `None`: 64 for a number of experts.
         name: String, optional. Name of the model.
         **arguments: Further arguments of `layers.MixtureOfExperts`.
 
@@ -96,6 +97,8 @@ def mixture_of_experts(
         Ma et al., KDD 2018, https://doi.org/10.1145/3219819.3220007
     """
     inputs, features = _ends(trunk)
+    if units is None and not isinstance(experts, list | tuple):
+        units = 64
     layer = MixtureOfExperts(experts, _names(heads), units, **arguments)
     return _with_heads(inputs, layer(features), heads, name)
 
@@ -196,7 +199,7 @@ def task_attention(
         )
     names, features = _names(heads), None
     for first, last in blocks:
-        pair = [_output_of(trunk, first), _output_of(trunk, last)]
+        pair = [_node_of(trunk, layer).outputs[0] for layer in (first, last)]
         layer = TaskAttention(names, **arguments)
         features = layer(pair, previous=features)
     return _with_heads(trunk.input, features, heads, name)
@@ -252,17 +255,18 @@ def cross_stitch(
     trunk = _as_functional(trunk)
     inputs, _ = _ends(trunk)
     names = _names(heads)
-    last = trunk.output._keras_history.operation.name
-    at = [last] if at is None else list(at)
-    for layer in at:
-        _output_of(trunk, layer)
+    operation, node_index, _ = trunk.output._keras_history
+    ends = [operation._inbound_nodes[node_index]]
+    if at is not None:
+        ends = [_node_of(trunk, layer) for layer in at]
     copies: dict[tuple[str, int], keras.layers.Layer] = {}
 
     def copy_of(layer, task):
         if not isinstance(layer, keras.layers.Layer):
             return layer
         if (task, id(layer)) not in copies:
-            config = {**layer.get_config(), "name": f"{layer.name}_{task}"}
+            config = with_seeds_of_its_own(layer.get_config(), names.index(task))
+            config = {**config, "name": f"{layer.name}_{task}"}
             copies[task, id(layer)] = type(layer).from_config(config)
         return copies[task, id(layer)]
 
@@ -272,7 +276,7 @@ def cross_stitch(
         for task in names:
             arguments, keywords = node.arguments.fill_in(known[task])
             made[task] = copy_of(node.operation, task)(*arguments, **keywords)
-        if node.operation.name in at:
+        if any(node is end for end in ends):
             made = CrossStitch(
                 names, own, per_channel, name=f"stitch_{node.operation.name}"
             )(made)
@@ -342,13 +346,26 @@ def _nodes_of(model: keras.Model) -> list[Any]:
     ]
 
 
-def _output_of(trunk: keras.Model, name: str) -> keras.KerasTensor:
-    names = [layer.name for layer in trunk.layers]
-    if name not in names:
+def _node_of(trunk: keras.Model, name: str) -> Any:
+    """Returns where a trunk calls a layer or operation.
+
+    Raises:
+        ValueError: If it does so nowhere, or more than once.
+    """
+    nodes = [node for by in trunk._nodes_by_depth.values() for node in by]
+    found = [node for node in nodes if node.operation.name == name]
+    if not found:
+        names = sorted({node.operation.name for node in nodes})
         raise ValueError(
             f"The trunk has no layer of this name, but {names}. Received: {name!r}"
         )
-    return trunk.get_layer(name).output
+    if len(found) > 1:
+        raise ValueError(
+            "The trunk calls this layer more than once, so that its name does not say "
+            "which output is meant: put another layer after that one, such as an "
+            f"Identity. Received: {name!r}"
+        )
+    return found[0]
 
 
 def _names(heads: Any) -> list[str]:
@@ -362,12 +379,13 @@ def _names(heads: Any) -> list[str]:
         for head in heads.values()
         for layer in (head if isinstance(head, list | tuple) else [head])
     ]
+    of_keras = [layer for layer in layers if isinstance(layer, keras.layers.Layer)]
     if any(not callable(layer) for layer in layers):
         raise ValueError(
             "A head must be a layer, a list of layers or a function. "
             f"Received: heads={dict(heads)!r}"
         )
-    if len({id(layer) for layer in layers}) < len(layers):
+    if len({id(layer) for layer in of_keras}) < len(of_keras):
         raise ValueError(
             "A layer can be in one head alone: what tasks share belongs to the trunk. "
             f"Received: heads={dict(heads)!r}"

@@ -11,7 +11,7 @@ from keras_mtl import engine
 from keras_mtl.engine.packing import exchanged
 from keras_mtl.engine.stages import HeadInput, Heads, Stage, Stages
 from keras_mtl.models.graph_part import GraphPart, NodeGroup, layers_of
-from keras_mtl.models.sharing import uses_of_pairs
+from keras_mtl.models.sharing import tensors_behind, uses_of_pairs
 
 
 def stages_of_graph(
@@ -250,12 +250,8 @@ class _Graph:
             tasks = {self.task_names.index(name)} if name in self.task_names else set()
             served.setdefault(id(tensor), set()).update(tasks)
         for node in reversed(self.nodes):
-            for index, tensor in enumerate(node.input_tensors):
-                made = node.outputs
-                if getattr(node.operation, "keeps_tasks_apart", False):
-                    count = len(made) // len(node.input_tensors)
-                    made = made[index * count : (index + 1) * count]
-                for output in made:
+            for index, output in enumerate(node.outputs):
+                for tensor in tensors_behind(node, index):
                     served.setdefault(id(tensor), set()).update(
                         served.get(id(output), ())
                     )

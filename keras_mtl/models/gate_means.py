@@ -44,4 +44,7 @@ def gate_means(layers: Sequence[Any]) -> list[GateMeans]:
     gates = [layer for layer in layers if isinstance(layer, Gate)]
     if len(gates) == 1:
         return [GateMeans(gates[0], "gate")]
-    return [GateMeans(gate, gate.name) for gate in gates]
+    names = [gate.name for gate in gates]
+    if len(set(names)) < len(names):
+        names = [f"{name}_{index}" for index, name in enumerate(names)]
+    return [GateMeans(gate, name) for gate, name in zip(gates, names, strict=True)]

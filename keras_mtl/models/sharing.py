@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -122,17 +123,27 @@ def _layers_behind(
         seen.add(id(tensor))
         layer, node_index, tensor_index = tensor._keras_history
         node = layer._inbound_nodes[node_index]
-        inputs = node.input_tensors
         output = tensor_index
         if parts_of(layer):
             output = layer.output_names(node.arguments.args[0])[tensor_index]
         found.update({(id(layer), None), (id(layer), output)})
-        if getattr(layer, "keeps_tasks_apart", False):
-            # The outputs of a task are made of the rows of its input alone.
-            outputs_per_task = len(node.output_tensors) // len(inputs)
-            inputs = [inputs[tensor_index // outputs_per_task]]
-        waiting.extend(inputs)
+        waiting.extend(tensors_behind(node, tensor_index))
     return found
+
+
+def tensors_behind(node: Any, index: int) -> list[keras.KerasTensor]:
+    """Returns the inputs of a node of the graph that one of its outputs trains.
+
+    All of them, unless the layer says otherwise: by `inputs_behind`, or by
+    `keeps_tasks_apart`, where the outputs of a task are made of its input alone.
+    """
+    tensors = node.input_tensors
+    inputs_behind = getattr(node.operation, "inputs_behind", None)
+    if inputs_behind is not None:
+        return [tensors[i] for i in inputs_behind(node.arguments.args[0], index)]
+    if getattr(node.operation, "keeps_tasks_apart", False):
+        return [tensors[index // (len(node.output_tensors) // len(tensors))]]
+    return list(tensors)
 
 
 def is_stacked(layer: keras.layers.Layer) -> bool:

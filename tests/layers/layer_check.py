@@ -18,13 +18,16 @@ slow_to_compile = (
 """Marks tests that compile the step, which takes torch many seconds."""
 
 
-def check_layer(make_layer, inputs):
-    """Everything but masks, half precision and jit, which get tests of their own."""
+def check_layer(make_layer, inputs, keeps_dtype=False):
+    """Everything but masks, half precision and jit, which get tests of their own.
+
+    With `keeps_dtype` the outputs are of the dtype of the inputs, not of the layer's.
+    """
     inputs = as_float32(inputs)
     check_shapes_and_dtypes(make_layer, inputs)
     check_config(make_layer, inputs)
     check_saving(make_layer, inputs)
-    check_dtype_policies(make_layer, inputs)
+    check_dtype_policies(make_layer, inputs, keeps_dtype)
     check_permutation(make_layer, inputs)
     check_batch_sizes(make_layer, inputs)
     check_training(make_layer, inputs)
@@ -71,7 +74,7 @@ def check_saving(make_layer, inputs):
     assert_equal(loaded(flat), model(flat))
 
 
-def check_dtype_policies(make_layer, inputs):
+def check_dtype_policies(make_layer, inputs, keeps_dtype):
     weights = expected = None
     for policy in ("float32", "mixed_float16", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
@@ -85,7 +88,7 @@ def check_dtype_policies(make_layer, inputs):
         outputs = layer(*inputs)
         for y in [*leaves(outputs), *leaves(symbolic)]:
             dtype = keras.backend.standardize_dtype(y.dtype)
-            assert dtype == layer.compute_dtype
+            assert dtype == ("float32" if keeps_dtype else layer.compute_dtype)
         assert all(v.dtype == "float32" for v in layer.trainable_variables)
         for y, e in zip(numpy_outputs(outputs), expected, strict=True):
             scale = 1.0 + np.abs(e).max()

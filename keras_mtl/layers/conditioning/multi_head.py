@@ -1,6 +1,6 @@
 """One head for each task, held in stacked kernels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -48,8 +48,8 @@ class MultiHead(StackedDense):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
-        `(B, ..., D)`, so `(B, D)` and sequences `(B, S, D)` alike; or a dict with one
-        of the same shape for each task, as layers that share give them.
+        `(B, ..., D)`, so `(B, D)` and sequences `(B, S, D)` alike; or a dict or list
+        with one of the same shape for each task, as layers that share give them.
 
     Output shape:
         Dict of `(B, ..., units)`, one entry for each task name.
@@ -146,8 +146,9 @@ class MultiHead(StackedDense):
                 gradient by them tells the tasks apart, whose inputs are in sorted
                 order of the names, as Keras sorts a dict.
         """
-        if isinstance(inputs, Mapping):
-            each = [inputs[name] for name in self.task_names]
+        structure = TaskStructure.of(inputs, self.task_names)
+        if not structure.is_one:
+            each = structure.values(inputs)
             x = self.stacks_of_own_inputs(ops.stack(each, axis=-2))
             heads = ops.unstack(x, self.num_tasks, axis=-2)
             return dict(zip(self.task_names, heads, strict=True))
@@ -172,8 +173,10 @@ class MultiHead(StackedDense):
         """Every head has the mask of its input."""
         if previous_mask is None:
             return None
-        if isinstance(previous_mask, Mapping):
-            return {name: previous_mask[name] for name in self.task_names}
+        structure = TaskStructure.of(inputs, self.task_names)
+        if not structure.is_one:
+            masks = structure.values(previous_mask)
+            return dict(zip(self.task_names, masks, strict=True))
         return dict.fromkeys(self.task_names, previous_mask)
 
     def compute_output_shape(

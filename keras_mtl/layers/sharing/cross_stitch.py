@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_mtl.argument_checks import check_number
 from keras_mtl.layers.sharing.sharing_layer import SharingLayer
-from keras_mtl.layers.task_structure import same_shape
+from keras_mtl.layers.task_structure import same_shape, shape_of_each
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -73,12 +73,7 @@ class CrossStitch(SharingLayer):
     def build(self, input_shape: Any) -> None:
         """Creates the matrix `(T, T)`, or `(C, T, T)` if each channel has one."""
         structure = self.structure_of(input_shape)
-        if structure.is_one:
-            raise ValueError(
-                "The input must be a dict or a list with one tensor for each task. "
-                f"Received: one tensor of shape {tuple(input_shape)}"
-            )
-        shape = same_shape(structure, input_shape)
+        shape = shape_of_each(structure, input_shape)
         tasks = len(structure.names)
         channels = (shape[-1],) if self.per_channel else ()
         if None in channels:

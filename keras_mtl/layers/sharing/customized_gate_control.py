@@ -108,6 +108,10 @@ class CustomizedGateControl(ExpertStreams):
         """A task weighs its own experts and the shared ones."""
         return self.num_task_experts + self.num_shared_experts
 
+    def inputs_behind(self, inputs: Any, index: int) -> list[int]:
+        """Returns the places of the inputs that an output trains."""
+        return self.stream_places(inputs, index)
+
     def mix_tasks(self, of_tasks: Any, of_shared: Any, weights: Any) -> Any:
         """Returns the mixture of the experts that each task sees."""
         own, common = ops.split(weights, [self.num_task_experts], axis=-1)

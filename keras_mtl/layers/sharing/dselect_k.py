@@ -118,7 +118,9 @@ class DSelectK(Gate):
             autocast=False,
         )
 
-    def compute_weights(self, inputs: Any, repeated: bool, training: bool) -> Any:
+    def compute_weights(
+        self, inputs: Any, repeated: bool, training: bool, keep: Any
+    ) -> Any:
         """Returns the weights of the experts, and adds the penalties."""
         z, w = (
             self._of_rows(inputs, variable, repeated)
@@ -127,12 +129,12 @@ class DSelectK(Gate):
         choices = self._choices(z)
         if training:
             self._add_penalties(choices)
-        mixture = ops.expand_dims(ops.softmax(w, axis=-1), -1)
-        weights = ops.cast(ops.sum(mixture * choices, axis=-2), self.compute_dtype)
-        if self.by_example:
-            return weights
-        rows = ops.shape(inputs)[1 if repeated else 0 : -1]
-        return ops.broadcast_to(weights, (*rows, self.num_tasks, self.num_experts))
+        weights = self._mixed(w, choices)
+        if not self.by_example:
+            rows = ops.shape(inputs)[1 if repeated else 0 : -1]
+            shape = (*rows, self.num_tasks, self.num_experts)
+            weights = ops.broadcast_to(weights, shape)
+        return weights if keep is None else _kept(weights, keep)
 
     def selected_experts(self) -> np.ndarray:
         """Returns the weights `(T, E)` that hold for all rows.
@@ -146,9 +148,8 @@ class DSelectK(Gate):
                 "Received: by_example=True"
             )
         choices = self._choices(ops.cast(self.selectors, "float32"))
-        mixture = ops.softmax(ops.cast(self.mixture, "float32"), axis=-1)
         return ops.convert_to_numpy(
-            ops.sum(ops.expand_dims(mixture, -1) * choices, axis=-2)
+            self._mixed(ops.cast(self.mixture, "float32"), choices)
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -178,6 +179,11 @@ class DSelectK(Gate):
             found = ops.matmul(x, wide)
         return ops.reshape(found, (*rows, self.num_tasks, value.shape[-1]))
 
+    def _mixed(self, w: Any, choices: Any) -> Any:
+        """Returns the mixture of the choices of all selectors, `(..., T, E)`."""
+        mixture = ops.expand_dims(ops.softmax(w, axis=-1), -1)
+        return ops.sum(mixture * choices, axis=-2)
+
     def _choices(self, z: Any) -> Any:
         """Returns r `(..., T, k, E)` of the selectors `(..., T, k * m)`."""
         leading = ops.shape(z)[:-1]
@@ -198,3 +204,16 @@ class DSelectK(Gate):
         if 2**self.num_bits != self.num_experts:
             reached = ops.maximum(ops.sum(rows, axis=-1), 1e-6)
             self.add_loss(ops.mean(ops.sum(1 / reached, axis=-1)))
+
+
+def _kept(weights: Any, keep: Any) -> Any:
+    """Returns the weights that are kept, scaled to the sum of all.
+
+    Where what is kept is none, or a millionth of the row, the row stays as it is.
+    """
+    kept = weights * ops.cast(keep, weights.dtype)
+    total = ops.sum(weights, axis=-1, keepdims=True)
+    left = ops.sum(kept, axis=-1, keepdims=True)
+    some = left > 1e-6 * total
+    scaled = kept * (total / ops.where(some, left, ops.ones_like(left)))
+    return ops.where(some, scaled, weights)

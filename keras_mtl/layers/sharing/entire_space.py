@@ -7,7 +7,11 @@ import keras
 from keras import ops
 
 from keras_mtl.layers.sharing.sharing_layer import SharingLayer
-from keras_mtl.layers.task_structure import check_task_names
+from keras_mtl.layers.task_structure import (
+    check_task_names,
+    shape_of_each,
+    shapes_of,
+)
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -70,7 +74,10 @@ class EntireSpace(SharingLayer):
         joint_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(check_task_names(task_names, at_least=2), **kwargs)
+        # Products of small probabilities are no numbers of half precision.
+        super().__init__(
+            check_task_names(task_names, at_least=2), autocast=False, **kwargs
+        )
         if joint_names is None:
             joint_names = [
                 "_and_".join(self.task_names[: count + 1])
@@ -84,12 +91,18 @@ class EntireSpace(SharingLayer):
                 f"Received: task_names={self.task_names}, joint_names={joint_names}"
             )
 
+    def build(self, input_shape: Any) -> None:
+        """Checks the shapes: there is nothing to create."""
+        shape_of_each(self.structure_of(input_shape), input_shape)
+
     def call(self, inputs: Any) -> Any:
         """Returns the inputs and the products."""
         structure = self.structure_of(inputs)
-        given = structure.values(inputs)
-        products = [given[0]]
+        shape_of_each(structure, shapes_of(inputs))
+        given = list(map(ops.convert_to_tensor, structure.values(inputs)))
+        products = [ops.cast(given[0], _at_least_float32(given[0]))]
         for probability in given[1:]:
+            probability = ops.cast(probability, _at_least_float32(probability))
             products.append(ops.multiply(products[-1], probability))
         return structure.nest([*given, *products[1:]], self.joint_names)
 
@@ -100,10 +113,40 @@ class EntireSpace(SharingLayer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Those of the inputs, and for each product that of the first."""
         structure = self.structure_of(input_shape)
-        given = [tuple(shape) for shape in structure.values(input_shape)]
-        products = [given[0]] * len(self.joint_names)
-        return structure.nest([*given, *products], self.joint_names)
+        shape = shape_of_each(structure, input_shape)
+        count = self.num_tasks + len(self.joint_names)
+        return structure.nest([shape] * count, self.joint_names)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """Checks the inputs and returns the specs of the outputs."""
+        structure = self.structure_of(inputs)
+        shape = shape_of_each(structure, shapes_of(inputs))
+        given = structure.values(inputs)
+        dtypes = [p.dtype for p in given]
+        dtypes += [_at_least_float32(*given[: n + 1]) for n in range(1, len(given))]
+        specs = [keras.KerasTensor(shape, dtype=dtype) for dtype in dtypes]
+        return structure.nest(specs, self.joint_names)
+
+    def inputs_behind(self, inputs: Any, index: int) -> list[int]:
+        """Returns the places of the inputs that an output is made of."""
+        kind = self.structure_of(inputs).kind
+        names = self.task_names if kind == "list" else sorted(self.task_names)
+        output = self.output_names(inputs)[index]
+        events = [output]
+        if output in self.joint_names:
+            events = self.task_names[: self.joint_names.index(output) + 2]
+        return [names.index(event) for event in events]
+
+    def output_names(self, inputs: Any) -> list[str]:
+        """Returns the keys of the outputs in the order that Keras flattens them in."""
+        names = [*self.task_names, *self.joint_names]
+        return names if self.structure_of(inputs).kind == "list" else sorted(names)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return {**super().get_config(), "joint_names": self.joint_names}
+
+
+def _at_least_float32(*tensors: Any) -> str:
+    dtypes = [keras.backend.standardize_dtype(x.dtype) for x in tensors]
+    return keras.backend.result_type("float32", *dtypes)

@@ -12,7 +12,7 @@ from keras_mtl.layers.sharing.gate import Gate, get_gate
 from keras_mtl.layers.sharing.mixture_of_experts import check_units
 from keras_mtl.layers.sharing.sharing_layer import SharingLayer
 from keras_mtl.layers.stacked_dense import StackedDense
-from keras_mtl.layers.task_structure import same_shape
+from keras_mtl.layers.task_structure import masks_of, same_shape
 
 SHARED = "shared"
 """The key of the shared stream, beside those of the tasks."""
@@ -94,7 +94,7 @@ class ExpertStreams(SharingLayer):
         self.gate = get_gate(gate)
         self.shared_gate = None
         if shared_gate:
-            self.shared_gate = self.gate.copy(f"{self.gate.name}_shared")
+            self.shared_gate = self.gate.copy(f"{self.gate.name}_shared", place=1)
             self.shared_gate.set_size(self.num_experts, [SHARED])
             self.shared_gate.stacked_by_task = False
         self.gate.set_size(self.gate_size(), self.task_names)
@@ -128,6 +128,23 @@ class ExpertStreams(SharingLayer):
         """
         raise NotImplementedError
 
+    def stream_places(self, inputs: Any, index: int) -> list[int]:
+        """Returns the places of a task's stream and the shared one among the inputs.
+
+        Args:
+            inputs: What the layer is called with.
+            index: The place of an output. If it is the shared one, that of all inputs.
+        """
+        structure = self.structure_of(inputs)
+        if structure.is_one:
+            return [0]
+        names = [*structure.names, *self.extra_keys]
+        names = names if structure.kind == "list" else sorted(names)
+        output = self.output_names(inputs)[index]
+        if output == SHARED:
+            return list(range(len(names)))
+        return [names.index(output), names.index(SHARED)]
+
     def by_owner(self, of_tasks: Any) -> Any:
         """Returns the experts' outputs by task, `(..., T, task_experts, units)`."""
         *inner, _, units = ops.shape(of_tasks)
@@ -148,22 +165,27 @@ class ExpertStreams(SharingLayer):
             if not part.built:
                 part.build((*shape[:1], *shape[-1:]))
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, mask: Any = None, training: bool | None = None) -> Any:
         """Returns the mixture of each task, and that of the shared stream."""
         structure = self.structure_of(inputs)
         repeated = not structure.is_one
         by_task = shared = inputs
+        task_mask = shared_mask = None if repeated else mask
         if repeated:
             values = structure.values(inputs, self.extra_keys)
             by_task, shared = ops.stack(values[: self.num_tasks]), values[-1]
+            masks = masks_of(structure, inputs, mask, self.extra_keys)
+            if masks is not None:
+                task_mask = ops.stack(masks[: self.num_tasks], axis=-1)
+                shared_mask = masks[-1]
         of_tasks = self.task_experts(by_task, repeated=repeated)
         of_shared = None if self.shared_experts is None else self.shared_experts(shared)
         read = self.gate_inputs(by_task, shared, repeated)
-        weights = self.gate(read, repeated=repeated, training=training)
+        weights = self.gate(read, repeated=repeated, mask=task_mask, training=training)
         mixed = self.mix_tasks(of_tasks, of_shared, weights)
         outputs = list(ops.unstack(mixed, self.num_tasks, axis=-2))
         if self.shared_gate is not None:
-            weights = self.shared_gate(shared, training=training)
+            weights = self.shared_gate(shared, mask=shared_mask, training=training)
             everything = ops.concatenate([of_tasks, of_shared], axis=-2)
             outputs.append(ops.squeeze(ops.matmul(weights, everything), -2))
         return structure.nest(outputs, self.output_extra)

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mtl.layers.wrapped_layer import call_with_mask
+
 
 class LayerExperts(keras.layers.Layer):
     """Runs layers of the user's own on one input, side by side.
@@ -24,6 +26,7 @@ class LayerExperts(keras.layers.Layer):
     def __init__(self, layers: Sequence[keras.layers.Layer], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.layers = list(layers)
+        self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Builds every layer."""
@@ -32,10 +35,15 @@ class LayerExperts(keras.layers.Layer):
                 layer.build(input_shape)
         self.output_shape_of(input_shape)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, mask: Any = None) -> Any:
         """Returns the outputs of all layers, stacked along axis 1."""
-        outputs = [ops.cast(e(inputs), self.compute_dtype) for e in self.layers]
+        outputs = [call_with_mask(expert, inputs, mask) for expert in self.layers]
+        outputs = [ops.cast(y, self.compute_dtype) for y in outputs]
         return ops.stack(outputs, axis=1)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """Returns None: the experts, which take the mask, may use it up."""
+        return None
 
     def output_shape_of(
         self, input_shape: tuple[int | None, ...]

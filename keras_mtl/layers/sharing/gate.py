@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mtl.argument_checks import check_count, check_number
+from keras_mtl.layers.independent_initializers import with_seeds_of_its_own
 
 
 class Gate(keras.layers.Layer):
@@ -97,10 +98,16 @@ class Gate(keras.layers.Layer):
                 )
         self.num_experts, self.task_names = found
 
-    def copy(self, name: str) -> "Gate":
-        """Returns a new gate with the same arguments, without a size."""
-        config = {"num_experts": None, "task_names": None, "name": name}
-        return type(self).from_config({**self.get_config(), **config})
+    def copy(self, name: str, place: int) -> "Gate":
+        """Returns a new gate with the same arguments, without a size.
+
+        Args:
+            name: Its name.
+            place: Which copy it is. Integer seeds are other ones at each place but 0.
+        """
+        own = {"num_experts": None, "task_names": None, "name": name}
+        config = with_seeds_of_its_own(self.get_config(), place)
+        return type(self).from_config({**config, **own})
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the weights that keep utilization and entropy."""
@@ -131,31 +138,47 @@ class Gate(keras.layers.Layer):
             aggregation="mean",
         )
 
-    def compute_weights(self, inputs: Any, repeated: bool, training: bool) -> Any:
-        """Returns the weights `(B, ..., T, E)`, none of them negative."""
+    def compute_weights(
+        self, inputs: Any, repeated: bool, training: bool, keep: Any
+    ) -> Any:
+        """Returns the weights `(B, ..., T, E)` in float32, none of them negative.
+
+        Args:
+            inputs: What the gates read.
+            repeated: Whether axis 0 of `inputs` runs over the tasks.
+            training: Whether the model is trained.
+            keep: Booleans `(B, ..., T, E)`, which weights are not dropped, or `None`.
+                Those of a row that are kept have the sum that all would have.
+        """
         raise NotImplementedError
 
     def call(
-        self, inputs: Any, repeated: bool = False, training: bool | None = None
+        self,
+        inputs: Any,
+        repeated: bool = False,
+        mask: Any = None,
+        training: bool | None = None,
     ) -> Any:
         """Returns the weights of the experts, `(B, ..., T, E)`.
 
         Args:
             inputs: What the gates read.
             repeated: Whether axis 0 of `inputs` runs over the tasks.
+            mask: Booleans `(B, ...)`, or with `repeated` `(B, ..., T)`: the positions
+                that count in utilization, entropy and load balance. Optional.
             training: Whether weights are dropped, and utilization and entropy kept.
         """
-        weights = self.compute_weights(inputs, repeated, bool(training))
-        if not training:
-            return weights
-        weights = self._drop(weights)
-        in_float32 = ops.cast(weights, "float32")
-        in_float32 = ops.reshape(in_float32, (-1, self.num_tasks, self.num_experts))
-        mean = ops.mean(in_float32, axis=0)
-        self._keep_statistics(ops.stop_gradient(in_float32), ops.stop_gradient(mean))
-        if self.load_balance:
-            self.add_loss(self.load_balance * self._imbalance(in_float32, mean))
-        return weights
+        keep = None
+        if training and self.dropout:
+            rows = ops.shape(inputs)[1 if repeated else 0 : -1]
+            drawn = keras.random.uniform(
+                (*rows, self.num_tasks, self.num_experts), seed=self.seed_generator
+            )
+            keep = drawn >= self.dropout
+        weights = self.compute_weights(inputs, repeated, bool(training), keep)
+        if training:
+            self._watch(weights, self._parts_of_mean(mask, repeated))
+        return ops.cast(weights, self.compute_dtype)
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
@@ -164,7 +187,11 @@ class Gate(keras.layers.Layer):
         return (*input_shape[:-1], self.num_tasks, self.num_experts)
 
     def compute_output_spec(
-        self, inputs: Any, repeated: bool = False, training: bool | None = None
+        self,
+        inputs: Any,
+        repeated: bool = False,
+        mask: Any = None,
+        training: bool | None = None,
     ) -> keras.KerasTensor:
         """Returns the spec of the weights."""
         shape = tuple(inputs.shape)[1:] if repeated else tuple(inputs.shape)
@@ -183,33 +210,37 @@ class Gate(keras.layers.Layer):
             "task_names": self.task_names,
         }
 
-    def _drop(self, weights: Any) -> Any:
-        """Sets weights to zero at random and scales the rest to the same sum."""
-        if not self.dropout:
-            return weights
-        keep = keras.random.uniform(ops.shape(weights), seed=self.seed_generator)
-        kept = weights * ops.cast(keep >= self.dropout, weights.dtype)
-        total = ops.sum(weights, axis=-1, keepdims=True)
-        left = ops.sum(kept, axis=-1, keepdims=True)
-        some = left > 0
-        scaled = kept * (total / ops.where(some, left, ops.ones_like(left)))
-        return ops.where(some, scaled, weights)
+    def _parts_of_mean(self, mask: Any, repeated: bool) -> Any:
+        """Returns what each row `(rows, T or 1, 1)` has of a mean, or None for all."""
+        if mask is None:
+            return None
+        rows = ops.cast(mask, "float32")
+        rows = ops.reshape(rows, (-1, self.num_tasks if repeated else 1, 1))
+        return rows / ops.maximum(ops.sum(rows, axis=0), 1.0)
 
-    def _keep_statistics(self, weights: Any, mean: Any) -> None:
-        self.utilization.assign(mean)
-        if self.num_experts == 1:
-            return
-        # The weights of some gates do not sum to one.
-        total = ops.sum(weights, axis=-1, keepdims=True)
-        shares = weights / ops.maximum(total, keras.config.epsilon())
-        logarithms = ops.log(ops.maximum(shares, 1e-30))
-        entropy = -ops.mean(ops.sum(shares * logarithms, axis=-1), axis=0)
-        self.entropy.assign(entropy / ops.log(float(self.num_experts)))
+    def _watch(self, weights: Any, parts: Any) -> None:
+        """Keeps utilization and entropy, and adds the loss of the load balance."""
+        weights = ops.reshape(weights, (-1, self.num_tasks, self.num_experts))
 
-    def _imbalance(self, weights: Any, mean: Any) -> Any:
-        largest = ops.one_hot(ops.argmax(weights, axis=-1), self.num_experts)
-        shares = ops.stop_gradient(ops.mean(ops.cast(largest, "float32"), axis=0))
-        return self.num_experts * ops.mean(ops.sum(shares * mean, axis=-1))
+        def mean(x):
+            return ops.mean(x, axis=0) if parts is None else ops.sum(parts * x, axis=0)
+
+        used = mean(weights)
+        self.utilization.assign(ops.stop_gradient(used))
+        if self.num_experts > 1:
+            fixed = ops.stop_gradient(weights)
+            # The weights of some gates do not sum to one.
+            total = ops.sum(fixed, axis=-1, keepdims=True)
+            shares = fixed / ops.maximum(total, keras.config.epsilon())
+            logarithms = ops.log(ops.maximum(shares, 1e-30))
+            entropy = -mean(ops.sum(shares * logarithms, axis=-1, keepdims=True))
+            entropy = ops.squeeze(entropy, -1) / ops.log(float(self.num_experts))
+            self.entropy.assign(entropy)
+        if self.load_balance:
+            largest = ops.one_hot(ops.argmax(weights, axis=-1), self.num_experts)
+            shares = ops.stop_gradient(mean(ops.cast(largest, "float32")))
+            imbalance = ops.mean(ops.sum(shares * used, axis=-1))
+            self.add_loss(self.load_balance * self.num_experts * imbalance)
 
 
 def get_gate(gate: Any) -> Gate:

@@ -31,8 +31,8 @@ class LearningToBranch(SharingLayer):
     probable. Tasks that pick the same parents share them: what is left is a tree, from
     hard sharing (all pick one) to independent networks.
 
-    In the first `warmup_steps` the parents are averaged, so that all are trained
-    before a choice is made.
+    In the first `warmup_steps` the parents are averaged, at inference too, so that all
+    are trained before a choice is made.
 
     Args:
         task_names: List of T strings.
@@ -224,10 +224,11 @@ class LearningToBranch(SharingLayer):
     def _choice(self, logits: Any, steps: Any, training: bool) -> Any:
         """Returns how much of each parent a child has, `(children, parents)`."""
         logits = ops.cast(logits, "float32")
-        if not training:
-            return ops.cast(one_hot_of_largest(logits), self.compute_dtype)
-        temperature = self.temperature / ops.sqrt(1 + steps / self.anneal_steps)
-        drawn = gumbel_choice(logits, temperature, self.seed_generator)
+        if training:
+            temperature = self.temperature / ops.sqrt(1 + steps / self.anneal_steps)
+            drawn = gumbel_choice(logits, temperature, self.seed_generator)
+        else:
+            drawn = one_hot_of_largest(logits)
         average = ops.ones_like(drawn) / drawn.shape[-1]
         warm = ops.cast(steps < self.warmup_steps, "float32")
         return ops.cast(warm * average + (1 - warm) * drawn, self.compute_dtype)

@@ -11,7 +11,7 @@ from keras_mtl.layers.sharing.experts import LayerExperts
 from keras_mtl.layers.sharing.gate import Gate, get_gate
 from keras_mtl.layers.sharing.sharing_layer import SharingLayer
 from keras_mtl.layers.stacked_dense import StackedDense
-from keras_mtl.layers.task_structure import same_shape
+from keras_mtl.layers.task_structure import masks_of, same_shape
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -31,7 +31,8 @@ class MixtureOfExperts(SharingLayer):
 
     Args:
         experts: Integer, the number E of dense experts of size `units`; or a list of
-            E layers or models of one output shape, for anything else.
+            E layers or models of one output shape, for anything else; a list of
+            layers is an expert in which they follow each other.
         task_names: List of T strings, the keys of the outputs.
         units: Integer or tuple of integers, the sizes of the layers of one dense
             expert. Defaults to `None`, for experts that are layers.
@@ -113,7 +114,7 @@ class MixtureOfExperts(SharingLayer):
         self.gate = get_gate(gate)
         self._own_layers = isinstance(experts, list | tuple)
         if self._own_layers:
-            check_layers(experts, units)
+            experts = check_layers(experts, units)
             self.experts = LayerExperts(
                 experts, dtype=self.dtype_policy, name=f"{self.name}_experts"
             )
@@ -151,13 +152,15 @@ class MixtureOfExperts(SharingLayer):
         if not self.gate.built:
             self.gate.build((*shape[:1], *shape[-1:]))
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, mask: Any = None, training: bool | None = None) -> Any:
         """Returns the mixture of each task."""
         structure = self.structure_of(inputs)
         if structure.is_one:
-            mixed = self._mix_one(inputs, training)
+            mixed = self._mix_one(inputs, mask, training)
         else:
-            mixed = self._mix_each(ops.stack(structure.values(inputs)), training)
+            masks = masks_of(structure, inputs, mask)
+            stacked = ops.stack(structure.values(inputs))
+            mixed = self._mix_each(stacked, masks, training)
         return structure.nest(mixed)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -207,49 +210,66 @@ class MixtureOfExperts(SharingLayer):
             experts = [keras.saving.deserialize_keras_object(e) for e in experts]
         return cls(**{**config, "gate": gate, "experts": experts})
 
-    def _mix_one(self, x: Any, training: bool | None) -> list[Any]:
-        outputs = self._drop(self.experts(x), training)
+    def _mix_one(self, x: Any, mask: Any, training: bool | None) -> list[Any]:
         if not self._own_layers:
-            weights = self.gate(x, training=training)
+            outputs = self._drop(self.experts(x), training)
+            weights = self.gate(x, mask=mask, training=training)
             return ops.unstack(ops.matmul(weights, outputs), self.num_tasks, axis=-2)
-        weights = self.gate(_mean_over_inner_axes(x), training=training)
+        outputs = self._drop(self.experts(x, mask=mask), training)
+        weights = self.gate(_mean_over_inner_axes(x, mask), training=training)
         inner = ops.shape(outputs)[2:]
         flat = ops.reshape(outputs, (-1, self.num_experts, _size(inner)))
         mixed = ops.unstack(ops.matmul(weights, flat), self.num_tasks, axis=1)
         return [ops.reshape(y, (-1, *inner)) for y in mixed]
 
-    def _mix_each(self, x: Any, training: bool | None) -> list[Any]:
+    def _mix_each(self, x: Any, masks: Any, training: bool | None) -> list[Any]:
         """Mixes for tasks with inputs of their own, `(T, B, ...)`."""
         if not self._own_layers:
-            outputs = self._drop(self.experts(x), training)
-            weights = self.gate(x, repeated=True, training=training)
+            outputs = self._drop(self.experts(x), training, tasks_first=True)
+            by_position = None if masks is None else ops.stack(masks, axis=-1)
+            weights = self.gate(x, repeated=True, mask=by_position, training=training)
             weights = ops.expand_dims(ops.moveaxis(weights, -2, 0), -2)
             return ops.unstack(
                 ops.squeeze(ops.matmul(weights, outputs), -2), self.num_tasks
             )
         rows = ops.reshape(x, (-1, *x.shape[2:]))
-        outputs = self._drop(self.experts(rows), training)
-        weights = self.gate(
-            _mean_over_inner_axes(x, first=2), repeated=True, training=training
-        )
+        of_rows = None if masks is None else ops.concatenate(masks, axis=0)
+        outputs = self.experts(rows, mask=of_rows)
+        outputs = self._drop(outputs, training, tasks_first=True)
+        means = _mean_over_inner_axes(rows, of_rows)
+        means = ops.reshape(means, (self.num_tasks, -1, x.shape[-1]))
+        weights = self.gate(means, repeated=True, training=training)
         inner = ops.shape(outputs)[2:]
         weights = ops.reshape(ops.moveaxis(weights, 1, 0), (-1, 1, self.num_experts))
         flat = ops.reshape(outputs, (-1, self.num_experts, _size(inner)))
         mixed = ops.reshape(ops.matmul(weights, flat), (self.num_tasks, -1, *inner))
         return ops.unstack(mixed, self.num_tasks)
 
-    def _drop(self, outputs: Any, training: bool | None) -> Any:
-        """Sets outputs of experts to zero at random and scales the others."""
+    def _drop(
+        self, outputs: Any, training: bool | None, tasks_first: bool = False
+    ) -> Any:
+        """Sets outputs of experts to zero at random and scales the others.
+
+        A draw is for a row or position, and for all tasks: outputs with a row for each
+        task, `tasks_first`, have the tasks within or before axis 0.
+        """
         if not training or not self.expert_dropout:
             return outputs
-        axis = 1 if self._own_layers else len(outputs.shape) - 2
+        given = ops.shape(outputs)
+        if tasks_first and self._own_layers:
+            outputs = ops.reshape(outputs, (self.num_tasks, -1, *given[1:]))
+        axis = len(outputs.shape) - 2
+        if self._own_layers:
+            axis = 2 if tasks_first else 1
         shape = [
             size if index <= axis else 1
             for index, size in enumerate(ops.shape(outputs))
         ]
+        if tasks_first:
+            shape[0] = 1
         drawn = keras.random.uniform(shape, seed=self.seed_generator)
         keep = ops.cast(drawn >= self.expert_dropout, outputs.dtype)
-        return outputs * keep / (1 - self.expert_dropout)
+        return ops.reshape(outputs * keep / (1 - self.expert_dropout), given)
 
 
 def check_units(units: Any) -> tuple[int, ...]:
@@ -258,8 +278,8 @@ def check_units(units: Any) -> tuple[int, ...]:
     Raises:
         ValueError: If there is none, or one is not positive.
     """
-    sizes = (units,) if isinstance(units, int) else tuple(units or ())
-    if not sizes:
+    sizes = tuple(units) if isinstance(units, list | tuple) else (units,)
+    if not sizes or units is None:
         raise ValueError(
             "Dense experts need `units`, a size or a tuple of sizes. "
             f"Received: units={units!r}"
@@ -267,8 +287,8 @@ def check_units(units: Any) -> tuple[int, ...]:
     return tuple(check_count("units", size) for size in sizes)
 
 
-def check_layers(experts: Sequence[Any], units: Any) -> None:
-    """Refuses experts that are no layers.
+def check_layers(experts: Sequence[Any], units: Any) -> list[keras.layers.Layer]:
+    """Returns experts that are layers; lists of layers are put in one.
 
     Raises:
         ValueError: If there is none, if one is no layer, or if one comes twice.
@@ -278,6 +298,10 @@ def check_layers(experts: Sequence[Any], units: Any) -> None:
             "`units` is the size of dense experts: with layers as experts it has no "
             f"meaning. Received: units={units!r}, experts={experts!r}"
         )
+    experts = [
+        keras.Sequential(expert) if isinstance(expert, list | tuple) else expert
+        for expert in experts
+    ]
     if not experts or not all(isinstance(e, keras.layers.Layer) for e in experts):
         raise ValueError(
             "`experts` must be a number, or a list of layers with one or more. "
@@ -288,11 +312,19 @@ def check_layers(experts: Sequence[Any], units: Any) -> None:
             "`experts` must not hold a layer twice: it would be one expert. "
             f"Received: experts={experts!r}"
         )
+    return experts
 
 
-def _mean_over_inner_axes(x: Any, first: int = 1) -> Any:
-    axes = tuple(range(first, len(x.shape) - 1))
-    return ops.mean(x, axis=axes) if axes else x
+def _mean_over_inner_axes(x: Any, mask: Any) -> Any:
+    axes = tuple(range(1, len(x.shape) - 1))
+    if not axes:
+        return x
+    if mask is None:
+        return ops.mean(x, axis=axes)
+    missing = len(x.shape) - len(mask.shape)
+    mask = ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
+    mask = ops.cast(ops.broadcast_to(mask, ops.shape(x)), x.dtype)
+    return ops.sum(x * mask, axis=axes) / ops.maximum(ops.sum(mask, axis=axes), 1)
 
 
 def _size(shape: Sequence[int]) -> int:

@@ -9,7 +9,11 @@ from keras import ops
 
 from keras_mtl.argument_checks import check_number
 from keras_mtl.layers.sharing.sharing_layer import SharingLayer
-from keras_mtl.layers.task_structure import check_task_names
+from keras_mtl.layers.task_structure import (
+    check_task_names,
+    shape_of_each,
+    shapes_of,
+)
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -61,13 +65,21 @@ class OutputCalibrator(SharingLayer):
     def __init__(
         self, task_names: Sequence[str], weight: float = 0.6, **kwargs: Any
     ) -> None:
-        super().__init__(check_task_names(task_names, at_least=2), **kwargs)
+        # The outputs are the inputs, to the last digit.
+        super().__init__(
+            check_task_names(task_names, at_least=2), autocast=False, **kwargs
+        )
         self.weight = check_number("weight", weight, at_least=0)
+
+    def build(self, input_shape: Any) -> None:
+        """Checks the shapes: there is nothing to create."""
+        shape_of_each(self.structure_of(input_shape), input_shape)
 
     def call(self, inputs: Any) -> Any:
         """Returns the inputs, and adds the penalty."""
         structure = self.structure_of(inputs)
-        given = structure.values(inputs)
+        shape_of_each(structure, shapes_of(inputs))
+        given = list(map(ops.convert_to_tensor, structure.values(inputs)))
         in_float32 = [ops.cast(p, "float32") for p in given]
         for before, after in itertools.pairwise(in_float32):
             self.add_loss(self.weight * ops.mean(ops.relu(after - before)))
@@ -76,7 +88,17 @@ class OutputCalibrator(SharingLayer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Those of the inputs."""
         structure = self.structure_of(input_shape)
-        return structure.nest([tuple(s) for s in structure.values(input_shape)])
+        shape = shape_of_each(structure, input_shape)
+        return structure.nest([shape] * self.num_tasks)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """Checks the inputs and returns the specs of the outputs."""
+        structure = self.structure_of(inputs)
+        shape = shape_of_each(structure, shapes_of(inputs))
+        specs = [
+            keras.KerasTensor(shape, dtype=p.dtype) for p in structure.values(inputs)
+        ]
+        return structure.nest(specs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

@@ -75,7 +75,8 @@ class PositionBiasTower(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # The logits are those of the main network, to the last digit.
+        super().__init__(autocast=False, **kwargs)
         if isinstance(hidden_units, int):
             raise ValueError(
                 "`hidden_units` must be a tuple, one size for each hidden layer. "
@@ -116,11 +117,8 @@ class PositionBiasTower(keras.layers.Layer):
 
     def call(self, logits: Any, features: Any, training: bool | None = None) -> Any:
         """Returns the logits, in training with those of the tower."""
-        logits = keras.tree.map_structure(
-            lambda z: ops.cast(z, self.compute_dtype), logits
-        )
         if not training:
-            return logits
+            return keras.tree.map_structure(ops.convert_to_tensor, logits)
         h = ops.cast(features, self.compute_dtype)
         if self.dropout:
             shape = (ops.shape(h)[0], 1)
@@ -128,10 +126,17 @@ class PositionBiasTower(keras.layers.Layer):
             h = h * ops.cast(drawn >= self.dropout, h.dtype)
         for layer in self.tower:
             h = layer(h)
-        added = [ops.add(z, h[:, i : i + 1]) for i, z in enumerate(_flat(logits))]
+        added = [
+            ops.add(z, ops.cast(h[:, i : i + 1], z.dtype))
+            for i, z in enumerate(map(ops.convert_to_tensor, _flat(logits)))
+        ]
         if isinstance(logits, Mapping):
             return dict(zip(sorted(logits), added, strict=True))
         return added if isinstance(logits, list | tuple) else added[0]
+
+    def inputs_behind(self, inputs: Any, index: int) -> list[int]:
+        """Returns the places of the inputs that a logit trains, features last."""
+        return [index, len(keras.tree.flatten(inputs))]
 
     def compute_output_shape(
         self, logits_shape: Any, features_shape: tuple[int | None, ...]
@@ -147,7 +152,7 @@ class PositionBiasTower(keras.layers.Layer):
         shapes = keras.tree.map_structure(lambda z: tuple(z.shape), logits)
         self._check(shapes, features.shape)
         return keras.tree.map_structure(
-            lambda z: keras.KerasTensor(z.shape, dtype=self.compute_dtype), logits
+            lambda z: keras.KerasTensor(z.shape, dtype=z.dtype), logits
         )
 
     def get_config(self) -> dict[str, Any]:

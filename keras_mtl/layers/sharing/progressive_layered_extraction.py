@@ -101,7 +101,8 @@ class ProgressiveLayeredExtraction(SharingLayer):
                 level < len(units) - 1,
                 activation,
                 use_bias,
-                template.copy(f"{self.name}_gate_{level}"),
+                # A level takes two places: of its gate, and of the shared one.
+                template.copy(f"{self.name}_gate_{level}", 2 * level),
                 initializers[level],
                 bias_initializer,
                 kernel_regularizer,
@@ -118,6 +119,12 @@ class ProgressiveLayeredExtraction(SharingLayer):
         """Experts and gates of all levels."""
         return [part for level in self.levels for part in level.task_parts()]
 
+    def inputs_behind(self, inputs: Any, index: int) -> list[int]:
+        """Returns the places of the inputs that an output trains."""
+        if len(self.levels) == 1:
+            return self.levels[0].inputs_behind(inputs, index)
+        return list(range(len(keras.tree.flatten(inputs))))
+
     def build(self, input_shape: Any) -> None:
         """Builds all levels."""
         for level in self.levels:
@@ -125,10 +132,12 @@ class ProgressiveLayeredExtraction(SharingLayer):
                 level.build(input_shape)
             input_shape = level.compute_output_shape(input_shape)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, mask: Any = None) -> Any:
         """Returns the output of each task."""
         for level in self.levels:
-            inputs = level(inputs)
+            outputs = level(inputs, mask=mask)
+            mask = level.compute_mask(inputs, mask)
+            inputs = outputs
         return inputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -137,7 +146,7 @@ class ProgressiveLayeredExtraction(SharingLayer):
             input_shape = level.compute_output_shape(input_shape)
         return input_shape
 
-    def compute_output_spec(self, inputs: Any) -> Any:
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
         """Checks the inputs and returns the specs of the outputs."""
         return super().compute_output_spec(inputs)
 

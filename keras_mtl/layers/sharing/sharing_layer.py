@@ -76,7 +76,7 @@ class SharingLayer(keras.layers.Layer):
         return structure.nest(structure.values(previous_mask)[: len(structure.names)])
 
     def compute_output_spec(
-        self, inputs: Any, training: bool | None = None
+        self, inputs: Any, mask: Any = None, training: bool | None = None
     ) -> dict[str, keras.KerasTensor] | list[keras.KerasTensor]:
         """Checks the inputs and returns the specs of the outputs."""
         shapes = self.compute_output_shape(shapes_of(inputs))

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_mtl.argument_checks import check_choice, check_number
+from keras_mtl.layers.independent_initializers import with_seeds_of_its_own
 from keras_mtl.layers.sharing.sharing_layer import SharingLayer
 from keras_mtl.layers.wrapped_layer import call_with_mask, mask_after
 
@@ -41,6 +42,9 @@ class SoftSharing(SharingLayer):
         weight: Float, the factor for every layer; or a dict of factors by the name of
             a layer in `layer`, of which those that are not named have none. Between
             1e-3 and 1e-1 as a rule. Defaults to 1e-3.
+        frozen_tasks: Tasks whose copy is not trained, such as one with weights that
+            it brought along: it pulls the others. The same as `trainable = False` of
+            that entry of `copies`. Defaults to `()`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
@@ -88,6 +92,7 @@ class SoftSharing(SharingLayer):
         task_names: Sequence[str],
         penalty: str = "l2",
         weight: float | Mapping[str, float] = 1e-3,
+        frozen_tasks: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         # The penalty is of the parameters as they are; copies cast for themselves.
@@ -105,7 +110,18 @@ class SoftSharing(SharingLayer):
         else:
             self.weight = check_number("weight", weight, at_least=0)
         self._template = keras.saving.serialize_keras_object(layer)
-        self.copies = [self._copy(name) for name in self.task_names]
+        self.copies = [
+            self._copy(task, place) for place, task in enumerate(self.task_names)
+        ]
+        unknown = [task for task in frozen_tasks if task not in self.task_names]
+        if isinstance(frozen_tasks, str) or unknown:
+            raise ValueError(
+                f"`frozen_tasks` must be a list of tasks, of {self.task_names}. "
+                f"Received: frozen_tasks={frozen_tasks!r}"
+            )
+        for task, copy in zip(self.task_names, self.copies, strict=True):
+            if task in frozen_tasks:
+                copy.trainable = False
 
     def task_parts(self) -> list[tuple[keras.layers.Layer, list[str]]]:
         """A copy for each task."""
@@ -181,6 +197,7 @@ class SoftSharing(SharingLayer):
             "layer": self._template,
             "penalty": self.penalty,
             "weight": self.weight,
+            "frozen_tasks": self._frozen_tasks(),
         }
 
     @classmethod
@@ -189,10 +206,18 @@ class SoftSharing(SharingLayer):
         layer = keras.saving.deserialize_keras_object(config["layer"])
         return cls(**{**config, "layer": layer})
 
-    def _copy(self, task: str) -> keras.layers.Layer:
-        copy = keras.saving.deserialize_keras_object(self._template)
+    def _copy(self, task: str, place: int) -> keras.layers.Layer:
+        template = with_seeds_of_its_own(self._template, place)
+        copy = keras.saving.deserialize_keras_object(template)
         copy.name = f"{self.name}_{task}"
         return copy
+
+    def _frozen_tasks(self) -> list[str]:
+        return [
+            task
+            for task, copy in zip(self.task_names, self.copies, strict=True)
+            if not copy.trainable
+        ]
 
     def _stacks_by_layer(self) -> dict[str, list[Any]]:
         """Returns by layer the parameters of all tasks, each `(T, ...)`."""
@@ -200,10 +225,10 @@ class SoftSharing(SharingLayer):
         found = {}
         for layers in zip(*by_copy, strict=True):
             name = self._name_in_template(layers[0][0])
+            stacks = found.setdefault(name, [])
             for variables in zip(*(own for _, own in layers), strict=True):
                 if self.penalty == "l2" or len(variables[0].shape) > 1:
-                    stack = ops.stack([ops.cast(v, "float32") for v in variables])
-                    found.setdefault(name, []).append(stack)
+                    stacks.append(ops.stack(list(map(_trained_value, variables))))
         return found
 
     def _name_in_template(self, layer: keras.layers.Layer) -> str:
@@ -269,15 +294,18 @@ def trace_norm(matrix: Any) -> Any:
 def _own_variables(
     layer: keras.layers.Layer,
 ) -> list[tuple[keras.layers.Layer, list[keras.Variable]]]:
-    """Returns the layers in a layer with the trainable variables of each itself."""
+    """Returns the layers in a layer with the parameters of each itself.
+
+    They include frozen ones, so that those of all copies go together.
+    """
     found = []
     for part in layer._flatten_layers(include_self=True, recursive=True):
-        inner = {
-            id(v)
-            for child in part._flatten_layers(include_self=False, recursive=True)
-            for v in child.trainable_variables
-        }
-        own = [v for v in part.trainable_variables if id(v) not in inner]
-        if own:
-            found.append((part, own))
+        if part._trainable_variables:
+            found.append((part, list(part._trainable_variables)))
     return found
+
+
+def _trained_value(variable: keras.Variable) -> Any:
+    """Returns the value in float32, without a gradient if the variable is frozen."""
+    value = ops.cast(variable, "float32")
+    return value if variable.trainable else ops.stop_gradient(value)

@@ -10,6 +10,9 @@ from keras_mtl.argument_checks import check_count
 from keras_mtl.layers.sharing.gate import Gate
 from keras_mtl.layers.stacked_dense import StackedDense
 
+_LEFT_OUT = -1e30
+"""The logit of an expert whose weight is 0."""
+
 
 @keras.saving.register_keras_serializable("keras_mtl")
 class SoftmaxGate(Gate):
@@ -66,6 +69,11 @@ class SoftmaxGate(Gate):
     ) -> None:
         super().__init__(**kwargs)
         self.top_k = None if top_k is None else check_count("top_k", top_k)
+        if not isinstance(hidden_units, list | tuple):
+            raise ValueError(
+                "`hidden_units` must be a tuple, one size for each hidden layer. "
+                f"Received: hidden_units={hidden_units!r}"
+            )
         self.hidden_units = tuple(
             check_count("hidden_units", units) for units in hidden_units
         )
@@ -91,17 +99,23 @@ class SoftmaxGate(Gate):
         )
         self.logits.build(input_shape)
 
-    def compute_weights(self, inputs: Any, repeated: bool, training: bool) -> Any:
-        """Returns the softmax over the experts that are chosen."""
-        # In float32: half precision would round away differences of experts.
+    def compute_weights(
+        self, inputs: Any, repeated: bool, training: bool, keep: Any
+    ) -> Any:
+        """Returns the softmax over the experts that are chosen and kept."""
+        # In float32: half precision would round away differences of experts. What is
+        # left out is so before the softmax, which no dominant logit then upsets.
         logits = ops.cast(self.logits(inputs, repeated=repeated), "float32")
-        weights = ops.softmax(logits, axis=-1)
         if self.top_k is not None and self.top_k < self.num_experts:
-            _, chosen = ops.top_k(weights, self.top_k)
-            chosen = ops.sum(ops.one_hot(chosen, self.num_experts), axis=-2)
-            weights = weights * ops.cast(chosen, weights.dtype)
-            weights = weights / ops.sum(weights, axis=-1, keepdims=True)
-        return ops.cast(weights, self.compute_dtype)
+            _, places = ops.top_k(logits, self.top_k)
+            chosen = ops.sum(ops.one_hot(places, self.num_experts), axis=-2) > 0
+            logits = ops.where(chosen, logits, _LEFT_OUT)
+            keep = None if keep is None else ops.logical_and(keep, chosen)
+        if keep is not None:
+            some = ops.any(keep, axis=-1, keepdims=True)
+            dropped = ops.logical_and(some, ops.logical_not(keep))
+            logits = ops.where(dropped, _LEFT_OUT, logits)
+        return ops.softmax(logits, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

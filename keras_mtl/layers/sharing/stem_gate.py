@@ -41,7 +41,7 @@ class STEMGate(CustomizedGateControl):
     Input shape:
         Dict with one tensor `(B, ..., D)` of the same shape for each task and for
         "shared", or a list of them with the shared one last; or one tensor for all,
-        which then gets gradients through a task's own experts alone.
+        which gets no gradient of a task through another's experts.
 
     Output shape:
         `(B, ..., units)` for each task: a dict, or a list if the input is one.

@@ -31,6 +31,9 @@ class TaskAttention(SharingLayer):
     Args:
         task_names: List of T strings.
         units: Integer, the channels between w and v. Defaults to `None`, those of p.
+        pool_size: Integer or tuple of integers, how many times larger the inner axes
+            of `previous` are than those of u. Defaults to `None`, as their shapes say;
+            where these are not known it must be given.
         kernel_initializer: Initializer of the kernels. Defaults to
             `"glorot_uniform"`.
         kernel_regularizer: Regularizer of the kernels. Defaults to `None`.
@@ -71,12 +74,18 @@ class TaskAttention(SharingLayer):
         self,
         task_names: Sequence[str],
         units: int | None = None,
+        pool_size: int | Sequence[int] | None = None,
         kernel_initializer: Any = "glorot_uniform",
         kernel_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(task_names, **kwargs)
         self.units = None if units is None else check_count("units", units)
+        self.pool_size = pool_size
+        if pool_size is not None:
+            sizes = pool_size if isinstance(pool_size, list | tuple) else [pool_size]
+            sizes = tuple(check_count("pool_size", size) for size in sizes)
+            self.pool_size = sizes if len(sizes) > 1 else sizes[0]
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.first = self.second = None
@@ -181,6 +190,7 @@ class TaskAttention(SharingLayer):
         return {
             **super().get_config(),
             "units": self.units,
+            "pool_size": self.pool_size,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
@@ -241,7 +251,7 @@ class TaskAttention(SharingLayer):
             self.transition = [
                 keras.layers.Dense(u[-1], "relu", name=name, **arguments)
             ]
-        factors = _factors(before, u)
+        factors = _factors(before, u, self.pool_size)
         if any(factor > 1 for factor in factors):
             pool = {
                 1: keras.layers.MaxPooling1D,
@@ -269,24 +279,33 @@ class TaskAttention(SharingLayer):
         if previous_shape is not None:
             shapes = {tuple(previous_shape[name]) for name in self.task_names}
             (before, *others) = shapes
-            if others or len(before) != len(u) or _factors(before, u) is None:
+            fits = not others and len(before) == len(u)
+            if not fits or _factors(before, u, self.pool_size) is None:
                 raise ValueError(
                     "What the block before made must have one shape for all tasks, "
                     "whose inner axes are those of this block or a whole multiple of "
-                    f"them. Received: previous of shapes {sorted(map(str, shapes))}, "
-                    f"features of shape {u}"
+                    "them: `pool_size`, which must be given where they are not known. "
+                    f"Received: previous of shapes {sorted(map(str, shapes))}, "
+                    f"features of shape {u}, pool_size={self.pool_size}"
                 )
         return u, p
 
 
-def _factors(before: Any, u: Any) -> tuple[int, ...] | None:
+def _factors(before: Any, u: Any, pool_size: Any) -> tuple[int, ...] | None:
     """Returns how many times larger the inner axes were, None if that is no number."""
+    inner = list(zip(before[1:-1], u[1:-1], strict=True))
+    given = pool_size if isinstance(pool_size, tuple) else [pool_size] * len(inner)
+    if len(given) != len(inner):
+        return None
     factors = []
-    for size, now in zip(before[1:-1], u[1:-1], strict=True):
-        if size == now:
-            factors.append(1)
-        elif None in (size, now) or size < now or size // (size // now) != now:
+    for (size, now), factor in zip(inner, given, strict=True):
+        if None not in (size, now):
+            found = size // now if now and size >= now else 0
+            if found == 0 or size // found != now or factor not in (None, found):
+                return None
+            factors.append(found)
+        elif factor is None:
             return None
         else:
-            factors.append(size // now)
+            factors.append(factor)
     return tuple(factors)

@@ -10,7 +10,8 @@ from keras import ops
 from keras_mtl.argument_checks import check_count, check_number
 from keras_mtl.layers.sharing.sharing_layer import SharingLayer
 from keras_mtl.layers.sharing.straight_through import gumbel_choice
-from keras_mtl.layers.task_structure import same_shape
+from keras_mtl.layers.task_structure import masks_of, same_shape
+from keras_mtl.layers.wrapped_layer import call_with_mask
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -22,9 +23,9 @@ class TaskRouting(SharingLayer):
 
     In training u is drawn in every step, for each task and block, by the
     straight-through Gumbel-softmax: hard forwards, smooth backwards, at a temperature
-    that falls with the steps. At inference a block is run if \\( a_{tl} > 0 \\). Two
-    losses are added: for few blocks, and for tasks that agree, in lower blocks more
-    than in upper ones:
+    that falls with the steps. At inference a block is run if \\( a_{tl} \\ge 0 \\),
+    or if it is not routed yet. Two losses are added: for few blocks, and for tasks that
+    agree, in lower blocks more than in upper ones:
 
     $$ \\lambda_1 \\sum_{l,t} \\log \\alpha_{tl} +
        \\lambda_2 \\sum_{l=0}^{L-1} \\frac{L - l}{L}
@@ -153,9 +154,10 @@ class TaskRouting(SharingLayer):
             aggregation="mean",
         )
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, mask: Any = None, training: bool | None = None) -> Any:
         """Returns what each task's blocks make of its input."""
         structure = self.structure_of(inputs)
+        masks = masks_of(structure, inputs, mask)
         streams = [ops.cast(x, self.compute_dtype) for x in structure.values(inputs)]
         runs = None
         if self.policy is None:
@@ -169,9 +171,11 @@ class TaskRouting(SharingLayer):
                 continue
             if same:
                 # All tasks still have one input, so one pass serves all.
-                made = dict.fromkeys(tasks, block(streams[0]))
+                one = None if masks is None else masks[0]
+                made = dict.fromkeys(tasks, call_with_mask(block, streams[0], one))
             else:
-                made = self._run([streams[t] for t in tasks], block)
+                of_tasks = None if masks is None else [masks[t] for t in tasks]
+                made = _run([streams[t] for t in tasks], of_tasks, block)
                 made = dict(zip(tasks, made, strict=True))
             same = False
             for t, y in made.items():
@@ -194,7 +198,7 @@ class TaskRouting(SharingLayer):
                 "The layer has no policy before it is built: call it. "
                 f"Received: {self.name!r}, which is not built"
             )
-        return ops.convert_to_numpy(self.logits) > 0
+        return ops.convert_to_numpy(self._inferred()) > 0
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """For each task that of its input."""
@@ -238,9 +242,9 @@ class TaskRouting(SharingLayer):
 
     def _draw(self, training: bool) -> Any:
         """Returns which task runs which block, and in training adds the losses."""
-        logits = ops.cast(self.logits, "float32")
         if not training:
-            return ops.cast(logits > 0, "float32")
+            return self._inferred()
+        logits = ops.cast(self.logits, "float32")
         steps = ops.copy(self.steps)
         self.steps.assign(steps + 1)
         falling = ops.power(self.decay, ops.floor(steps / self.decay_steps))
@@ -252,6 +256,15 @@ class TaskRouting(SharingLayer):
         routed = self._routed(steps)
         self._add_losses(logits, probabilities, routed)
         return routed * drawn + (1 - routed)
+
+    def _inferred(self) -> Any:
+        """Returns which task runs which block at inference, zeros and ones `(T, L)`.
+
+        A block that is not routed yet is run, as in training.
+        """
+        chosen = ops.cast(ops.cast(self.logits, "float32") >= 0, "float32")
+        routed = self._routed(ops.convert_to_tensor(self.steps))
+        return routed * chosen + (1 - routed)
 
     def _routed(self, steps: Any) -> Any:
         """Returns 1 for the blocks `(L,)` that are routed in a step."""
@@ -277,9 +290,11 @@ class TaskRouting(SharingLayer):
             by_block = ops.sum(apart, axis=(0, 1)) / 2
             self.add_loss(self.sharing * ops.sum(routed * factors * by_block))
 
-    def _run(self, streams: list[Any], block: keras.layers.Layer) -> list[Any]:
-        """Runs a block once over the rows of several tasks."""
-        if len(streams) == 1:
-            return [block(streams[0])]
-        made = block(ops.concatenate(streams, axis=0))
-        return ops.split(made, len(streams), axis=0)
+
+def _run(
+    streams: list[Any], masks: list[Any] | None, block: keras.layers.Layer
+) -> list[Any]:
+    """Runs a block once over the rows of several tasks."""
+    mask = None if masks is None else ops.concatenate(masks, axis=0)
+    made = call_with_mask(block, ops.concatenate(streams, axis=0), mask)
+    return ops.split(made, len(streams), axis=0)

@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -18,11 +20,12 @@ def to_numpy(x):
 
 @pytest.mark.parametrize("inputs", [P, list(P.values())], ids=["dict", "list"])
 def test_layer(inputs):
-    check_layer(lambda: EntireSpace(EVENTS), (inputs,))
+    check_layer(lambda: EntireSpace(EVENTS), (inputs,), keeps_dtype=True)
 
 
 def test_layer_with_every_argument():
-    check_layer(lambda: EntireSpace(EVENTS, ["clicked_cart", "sold"]), (P,))
+    make_layer = functools.partial(EntireSpace, EVENTS, ["clicked_cart", "sold"])
+    check_layer(make_layer, (P,), keeps_dtype=True)
 
 
 def test_products_of_the_chain():

@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ P = {name: RNG.uniform(size=(10, 1)).astype("float32") for name in EVENTS}
 
 @pytest.mark.parametrize("inputs", [P, list(P.values())], ids=["dict", "list"])
 def test_layer(inputs):
-    check_layer(lambda: OutputCalibrator(EVENTS, weight=0.3), (inputs,))
+    make_layer = functools.partial(OutputCalibrator, EVENTS, weight=0.3)
+    check_layer(make_layer, (inputs,), keeps_dtype=True)
 
 
 def test_outputs_are_the_inputs_and_the_penalty_that_of_the_order():

@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -49,7 +51,7 @@ def test_layer(logits, arguments):
         check_shapes_and_dtypes,
         check_config,
         check_saving,
-        check_dtype_policies,
+        functools.partial(check_dtype_policies, keeps_dtype=True),
         check_permutation,
         check_batch_sizes,
         check_training,
