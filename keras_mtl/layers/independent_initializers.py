@@ -62,19 +62,23 @@ def _seed_at(seed: Any, place: int) -> Any:
 
 
 class StackedInitializer:
-    """Initialises a stack `(T, ...)` slice by slice.
+    """Initialises a stack, such as `(T, ...)`, slice by slice.
 
     Every slice is drawn as if it stood alone: its scale follows from its own
     fan-in, not from that of the stack.
 
     Args:
         initializer: Initializer of one slice.
+        axis: The axis that the slices are stacked along.
     """
 
-    def __init__(self, initializer: Callable[..., Any]) -> None:
+    def __init__(self, initializer: Callable[..., Any], axis: int = 0) -> None:
         self.initializer = initializer
+        self.axis = axis
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Returns the stack, of shape `shape`."""
-        slices = independent_initializers(self.initializer, shape[0])
-        return ops.stack([draw(tuple(shape[1:]), dtype=dtype) for draw in slices])
+        shape = list(shape)
+        draws = independent_initializers(self.initializer, shape.pop(self.axis))
+        slices = [draw(tuple(shape), dtype=dtype) for draw in draws]
+        return ops.stack(slices, axis=self.axis)

@@ -19,7 +19,7 @@ class StackedDense(keras.layers.Layer):
     $$ y_s = \\phi(h_s V_s + c_s), \\qquad h_s = \\psi(x W_s + b_s)
        \\quad\\text{(for each hidden layer)} $$
 
-    Axis 0 of every variable runs over the stacks.
+    Axis 0 of every variable runs over the stacks, unless `inputs_first`.
 
     Args:
         num_stacks: Integer, S.
@@ -31,6 +31,10 @@ class StackedDense(keras.layers.Layer):
             itself, with its own fan-in. Defaults to `"glorot_uniform"`.
         bias_initializer: Initializer of the bias of one stack. Defaults to `"zeros"`.
         kernel_regularizer: Regularizer of the stacked kernels. Defaults to `None`.
+        inputs_first: Boolean, whether the first kernel is `(in, S, out)`: then the
+            first layer of all stacks is a plain product of matrices, without another
+            order of the axes before it. For stacks that belong to no task, on one
+            input. Defaults to `False`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
@@ -54,6 +58,7 @@ class StackedDense(keras.layers.Layer):
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
+        inputs_first: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -65,22 +70,26 @@ class StackedDense(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.inputs_first = inputs_first
         self.kernels = []
         self.biases = []
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates kernels `(S, in, out)` and biases `(S, out)`, layer by layer."""
+        """Creates the kernels and biases `(S, out)`, layer by layer."""
         self._check_shape(input_shape)
         sizes = (input_shape[-1], *self.layer_units)
         depths = len(self.layer_units)
         initializers = independent_initializers(self.kernel_initializer, depths)
         for depth in range(depths):
             size_in, size_out = sizes[depth : depth + 2]
+            shape = [self.num_stacks, size_in, size_out]
+            axis = 1 if self.inputs_first and depth == 0 else 0
+            shape.insert(axis, shape.pop(0))
             kernel = self.add_weight(
                 name=f"kernel_{depth}",
-                shape=(self.num_stacks, size_in, size_out),
-                initializer=StackedInitializer(initializers[depth]),
+                shape=tuple(shape),
+                initializer=StackedInitializer(initializers[depth], axis),
                 regularizer=self.kernel_regularizer,
             )
             self.kernels.append(kernel)
@@ -102,7 +111,12 @@ class StackedDense(keras.layers.Layer):
         return self.compute_stacks(inputs, repeated)
 
     def compute_stacks(self, inputs: Any, repeated: bool = False) -> Any:
-        """Returns the outputs of all stacks, as `call`."""
+        """Returns the outputs of all stacks, as `call`.
+
+        A layer of the same dtype policy that holds this one may call it in its own
+        `call`: a call of a layer costs as much as a small product where operations run
+        one by one.
+        """
         self._check_shape(inputs.shape)
         leading = ops.shape(inputs)[1 if repeated else 0 : -1]
         x = ops.cast(inputs, self.compute_dtype)
@@ -113,11 +127,7 @@ class StackedDense(keras.layers.Layer):
             )
         else:
             x = self._first_layer(ops.reshape(x, (-1, inputs.shape[-1])))
-        for depth in range(1, len(self.kernels)):
-            x = self._next_layer(self._activated(x), depth)
-        size = self.layer_units[-1]
-        x = self.activation(ops.reshape(x, (-1, self.num_stacks, size)))
-        return ops.reshape(x, (*leading, self.num_stacks, size))
+        return self._after_first_layer(x, leading)
 
     def stacks_of_own_inputs(self, inputs: Any) -> Any:
         """Returns the outputs of all stacks on an input of each, both `(..., S, n)`."""
@@ -125,9 +135,33 @@ class StackedDense(keras.layers.Layer):
         leading = ops.shape(inputs)[:-2]
         x = ops.cast(inputs, self.compute_dtype)
         x = ops.reshape(x, (-1, self.num_stacks * inputs.shape[-1]))
-        for depth in range(len(self.kernels)):
-            x = x if depth == 0 else self._activated(x)
-            x = self._next_layer(x, depth)
+        return self._after_first_layer(self._next_layer(x, 0), leading)
+
+    def stacks_of_mixtures(self, experts: Any, weights: Any) -> Any:
+        """Returns the outputs of all stacks, each on a mixture of its own.
+
+        Args:
+            experts: Outputs of experts, `(..., E, in)`.
+            weights: How much each stack has of each, `(..., S, E)`.
+        """
+        if self.layer_units[0] > 1:
+            return self.stacks_of_own_inputs(ops.matmul(weights, experts))
+        # A first layer of one unit goes before the sum, which is linear: one product
+        # of matrices, and no mixture of as many features for each stack.
+        self._check_shape((None, experts.shape[-1]))
+        leading = ops.shape(experts)[:-2]
+        kernel = ops.reshape(self.kernels[0], (self.num_stacks, -1))
+        x = ops.cast(experts, self.compute_dtype)
+        x = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), ops.transpose(kernel))
+        x = ops.reshape(x, (-1, experts.shape[-2], self.num_stacks))
+        weights = ops.reshape(weights, (-1, self.num_stacks, experts.shape[-2]))
+        x = ops.sum(ops.multiply(ops.transpose(weights, (0, 2, 1)), x), axis=1)
+        return self._after_first_layer(self._add_bias(x, 0), leading)
+
+    def _after_first_layer(self, x: Any, leading: Any) -> Any:
+        """Applies the layers after the first, and the activation of the outputs."""
+        for depth in range(1, len(self.kernels)):
+            x = self._next_layer(self._activated(x), depth)
         size = self.layer_units[-1]
         x = self.activation(ops.reshape(x, (-1, self.num_stacks, size)))
         return ops.reshape(x, (*leading, self.num_stacks, size))
@@ -154,6 +188,7 @@ class StackedDense(keras.layers.Layer):
             **super().get_config(),
             "num_stacks": self.num_stacks,
             "layer_units": self.layer_units,
+            "inputs_first": self.inputs_first,
             **self.get_dense_config(),
         }
 
@@ -175,7 +210,9 @@ class StackedDense(keras.layers.Layer):
         memory, in the gradient too.
         """
         size_in = x.shape[-1]
-        kernel = ops.transpose(self.kernels[0], (1, 0, 2))
+        kernel = self.kernels[0]
+        if not self.inputs_first:
+            kernel = ops.transpose(kernel, (1, 0, 2))
         return self._add_bias(ops.matmul(x, ops.reshape(kernel, (size_in, -1))), 0)
 
     def _first_layer_of_each(self, x: Any, groups: int) -> Any:
@@ -204,6 +241,10 @@ class StackedDense(keras.layers.Layer):
             x = ops.reshape(ops.transpose(x, (1, 0, 2)), (-1, x.shape[0] * size_out))
         return self._add_bias(x, depth)
 
+    @property
+    def _size_in(self) -> int:
+        return self.kernels[0].shape[0 if self.inputs_first else 1]
+
     def _activated(self, x: Any) -> Any:
         """Applies the hidden activation, which may run along an axis, by stack."""
         shape = ops.shape(x)
@@ -221,9 +262,9 @@ class StackedDense(keras.layers.Layer):
                 "The input must have a batch axis and a last axis of known size. "
                 f"Received: input of shape {tuple(input_shape)}"
             )
-        if self.kernels and input_shape[-1] != self.kernels[0].shape[1]:
+        if self.kernels and input_shape[-1] != self._size_in:
             raise ValueError(
-                f"The last axis of the input must be {self.kernels[0].shape[1]}, as "
+                f"The last axis of the input must be {self._size_in}, as "
                 "when the layer was built. "
                 f"Received: input of shape {tuple(input_shape)}"
             )

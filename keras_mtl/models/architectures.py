@@ -8,6 +8,7 @@ import keras
 from keras_mtl.layers import (
     CrossStitch,
     MixtureOfExperts,
+    MultiHead,
     ProgressiveLayeredExtraction,
     TaskAttention,
 )
@@ -15,11 +16,12 @@ from keras_mtl.layers.independent_initializers import with_seeds_of_its_own
 from keras_mtl.models.multi_task_model import MultiTaskModel
 
 Head = keras.layers.Layer | Sequence[keras.layers.Layer] | Callable[[Any], Any]
+Heads = Mapping[str, Head] | MultiHead
 
 
 def hard_sharing(
     trunk: keras.Model | keras.KerasTensor,
-    heads: Mapping[str, Head],
+    heads: Heads,
     name: str | None = None,
 ) -> MultiTaskModel:
     """Returns a model whose tasks share a trunk and have a head each.
@@ -31,7 +33,8 @@ def hard_sharing(
             `keras.applications` without its top; or an input or another tensor of a
             graph, which the heads read.
         heads: Dict by task: a layer or model, a list of layers that follow each
-            other, or a function from tensor to tensor.
+            other, or a function from tensor to tensor. Or a `layers.MultiHead`, which
+            is the head of all tasks and much faster where they are many.
         name: String, optional. Name of the model.
 
     Raises:
@@ -57,13 +60,14 @@ def hard_sharing(
         https://doi.org/10.1023/A:1007379606734
     """
     inputs, features = _ends(trunk)
-    features = dict.fromkeys(_names(heads), features)
+    if not isinstance(heads, MultiHead):
+        features = dict.fromkeys(_names(heads), features)
     return _with_heads(inputs, features, heads, name)
 
 
 def mixture_of_experts(
     trunk: keras.Model | keras.KerasTensor,
-    heads: Mapping[str, Head],
+    heads: Heads,
     experts: int | Sequence[keras.layers.Layer] = 8,
     units: int | Sequence[int] | None = None,
     name: str | None = None,
@@ -99,13 +103,17 @@ def mixture_of_experts(
     inputs, features = _ends(trunk)
     if units is None and not isinstance(experts, list | tuple):
         units = 64
+    if isinstance(heads, MultiHead):
+        arguments["heads"] = heads
     layer = MixtureOfExperts(experts, _names(heads), units, **arguments)
+    if isinstance(heads, MultiHead):
+        return MultiTaskModel(inputs, layer(features), name=name)
     return _with_heads(inputs, layer(features), heads, name)
 
 
 def progressive_layered_extraction(
     trunk: keras.Model | keras.KerasTensor,
-    heads: Mapping[str, Head],
+    heads: Heads,
     units: Sequence[int | Sequence[int]] = (64, 64),
     name: str | None = None,
     **arguments: Any,
@@ -143,7 +151,7 @@ def progressive_layered_extraction(
 
 def task_attention(
     trunk: keras.Model,
-    heads: Mapping[str, Head],
+    heads: Heads,
     blocks: Sequence[tuple[str, str]],
     name: str | None = None,
     **arguments: Any,
@@ -207,7 +215,7 @@ def task_attention(
 
 def cross_stitch(
     trunk: keras.Model,
-    heads: Mapping[str, Head],
+    heads: Heads,
     at: Sequence[str] | None = None,
     own: float = 0.9,
     per_channel: bool = False,
@@ -369,6 +377,8 @@ def _node_of(trunk: keras.Model, name: str) -> Any:
 
 
 def _names(heads: Any) -> list[str]:
+    if isinstance(heads, MultiHead):
+        return heads.task_names
     if not isinstance(heads, Mapping) or not heads:
         raise ValueError(
             "`heads` must be a dict by task with one entry or more. "
@@ -394,8 +404,10 @@ def _names(heads: Any) -> list[str]:
 
 
 def _with_heads(
-    inputs: Any, features: Mapping[str, Any], heads: Mapping[str, Head], name: Any
+    inputs: Any, features: Any, heads: Heads, name: str | None
 ) -> MultiTaskModel:
+    if isinstance(heads, MultiHead):
+        return MultiTaskModel(inputs, heads(features), name=name)
     outputs = {}
     for task, head in heads.items():
         h = features[task]

@@ -293,3 +293,31 @@ def numpy_values(variables):
 def assert_equal(outputs, expected):
     for y, e in zip(numpy_outputs(outputs), numpy_outputs(expected), strict=True):
         np.testing.assert_allclose(y, e, rtol=1e-6, atol=1e-6)
+
+
+def masked(inputs, steps):
+    """The sequences with masked steps after them."""
+
+    def longer(x):
+        padding = np.zeros((len(x), steps, *x.shape[2:]), x.dtype)
+        return keras.layers.Masking()(np.concatenate([x, padding], axis=1))
+
+    return keras.tree.map_structure(longer, inputs)
+
+
+def check_padding(make_layer, inputs, steps=3):
+    """Masked steps after the sequences change no output and no loss.
+
+    Of outputs that are sequences the first steps are compared.
+    """
+    inputs = as_float32([inputs])[0]
+    layer = make_layer()
+    expected = numpy_outputs(layer(inputs))
+    losses = numpy_values(layer.losses)
+    padded = numpy_outputs(layer(masked(inputs, steps)))
+    for y, e in zip(padded, expected, strict=True):
+        if y.shape != e.shape:
+            y = y[:, : e.shape[1]]
+        np.testing.assert_allclose(y, e, atol=1e-5)
+    for loss, e in zip(numpy_values(layer.losses), losses, strict=True):
+        np.testing.assert_allclose(loss, e, rtol=1e-4)

@@ -242,3 +242,82 @@ def test_refuses_a_trunk_with_several_outputs():
     two = keras.Model(inputs, [inputs * 1.0, inputs * 2.0])
     with pytest.raises(ValueError, match=r"must have one output. Received"):
         models.hard_sharing(two, heads())
+
+
+def test_heads_of_all_tasks_in_one_layer():
+    for build in (
+        models.hard_sharing,
+        models.mixture_of_experts,
+        models.progressive_layered_extraction,
+    ):
+        heads = keras_mtl.layers.MultiHead(1, ["b", "a"], hidden_units=(4,))
+        model = build(keras.Input((5,)), heads)
+        assert sorted(model.output) == ["a", "b"]
+        model.compile("adam", loss="mse")
+        y = {"a": np.ones((4, 1)), "b": np.ones((4, 1))}
+        model.fit(np.ones((4, 5)), y, verbose=0)
+
+
+def test_one_function_for_all_heads():
+    heads = dict.fromkeys("ab", lambda h: keras.layers.Dense(1)(h))
+    model = models.hard_sharing(keras.Input((5,)), heads)
+    assert len(model.trainable_variables) == 4
+
+
+def test_layers_as_experts_need_no_units():
+    experts = [keras.layers.Dense(3), keras.layers.Dense(3)]
+    heads = {"a": keras.layers.Dense(1), "b": keras.layers.Dense(1)}
+    model = models.mixture_of_experts(keras.Input((5,)), heads, experts=experts)
+    assert model.output["a"].shape == (None, 1)
+
+
+def test_a_cross_stitch_of_a_trunk_that_ends_in_an_operation():
+    x = keras.Input((5,))
+    trunk = keras.Model(x, keras.layers.Dense(3)(x) * 2.0)
+    model = models.cross_stitch(
+        trunk, {"a": keras.layers.Dense(1), "b": keras.layers.Dense(1)}
+    )
+    assert any(
+        isinstance(layer, keras_mtl.layers.CrossStitch) for layer in model.layers
+    )
+
+
+def test_a_layer_that_the_trunk_calls_twice():
+    """The last call is stitched by default; by name it is not known which is meant."""
+    x = keras.Input((3,))
+    twice = keras.layers.Dense(3, name="twice")
+    trunk = keras.Model(x, twice(twice(x)))
+    heads = {"a": keras.layers.Dense(1), "b": keras.layers.Dense(1)}
+    model = models.cross_stitch(trunk, heads)
+    stitches = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras_mtl.layers.CrossStitch)
+    ]
+    assert len(stitches) == 1
+    with pytest.raises(ValueError, match="calls this layer more than once"):
+        models.cross_stitch(trunk, heads, at=["twice"])
+    with pytest.raises(ValueError, match="calls this layer more than once"):
+        models.task_attention(trunk, heads, blocks=[("twice", "twice")])
+
+
+def test_a_layer_that_was_called_before_the_trunk_was_made():
+    dense = keras.layers.Dense(3, name="dense")
+    dense(keras.Input((3,)))
+    x = keras.Input((3,))
+    trunk = keras.Model(x, dense(x))
+    heads = {"a": keras.layers.Dense(1), "b": keras.layers.Dense(1)}
+    model = models.task_attention(trunk, heads, blocks=[("dense", "dense")])
+    assert model.output["a"].shape == (None, 1)
+
+
+def test_copies_of_a_seeded_trunk_with_weights_of_their_own():
+    initializer = keras.initializers.GlorotUniform(seed=1)
+    trunk = keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(3, kernel_initializer=initializer)]
+    )
+    heads = {"a": keras.layers.Dense(1), "b": keras.layers.Dense(1)}
+    model = models.cross_stitch(trunk, heads, copy_weights=False)
+    name = trunk.layers[0].name
+    one, other = (model.get_layer(f"{name}_{t}").get_weights()[0] for t in "ab")
+    assert np.abs(one - other).min() > 1e-6

@@ -137,7 +137,9 @@ class MultiHead(StackedDense):
         """Number of tasks, T."""
         return len(self.task_names)
 
-    def call(self, inputs: Any, repeated: bool = False) -> dict[str, Any]:
+    def call(
+        self, inputs: Any, repeated: bool = False, mixture: Any = None
+    ) -> dict[str, Any]:
         """Returns the dict of the heads' outputs.
 
         Args:
@@ -145,7 +147,15 @@ class MultiHead(StackedDense):
             repeated: Whether axis 0 of `inputs` runs over the tasks, so that the
                 gradient by them tells the tasks apart, whose inputs are in sorted
                 order of the names, as Keras sorts a dict.
+            mixture: Weights `(B, ..., T, E)`. With them `inputs` are the outputs
+                `(B, ..., E, D)` of experts, and the head of task t reads their sum by
+                the weights of t.
         """
+        if mixture is not None:
+            heads = ops.unstack(
+                self.stacks_of_mixtures(inputs, mixture), self.num_tasks, axis=-2
+            )
+            return dict(zip(self.task_names, heads, strict=True))
         structure = TaskStructure.of(inputs, self.task_names)
         if not structure.is_one:
             each = structure.values(inputs)
@@ -186,7 +196,9 @@ class MultiHead(StackedDense):
         shape = self._shape_of_one(input_shape)
         return dict.fromkeys(self.task_names, (*shape[:-1], self.units))
 
-    def compute_output_spec(self, inputs: Any) -> dict[str, keras.KerasTensor]:
+    def compute_output_spec(
+        self, inputs: Any, **kwargs: Any
+    ) -> dict[str, keras.KerasTensor]:
         """Checks the input and returns the specs, in the order of the tasks."""
         shape = self._shape_of_one(shapes_of(inputs))
         self._check_shape(shape)
@@ -199,7 +211,8 @@ class MultiHead(StackedDense):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         config = super().get_config()
-        del config["num_stacks"], config["layer_units"]
+        for name in ("num_stacks", "layer_units", "inputs_first"):
+            del config[name]
         return {
             **config,
             "units": self.units,

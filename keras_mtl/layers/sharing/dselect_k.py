@@ -65,6 +65,9 @@ class DSelectK(Gate):
         https://arxiv.org/abs/2106.03760
     """
 
+    sums_to_one = False
+    """Where a code belongs to no expert, less is left."""
+
     def __init__(
         self,
         k: int,

@@ -178,8 +178,10 @@ class ExpertStreams(SharingLayer):
             if masks is not None:
                 task_mask = ops.stack(masks[: self.num_tasks], axis=-1)
                 shared_mask = masks[-1]
-        of_tasks = self.task_experts(by_task, repeated=repeated)
-        of_shared = None if self.shared_experts is None else self.shared_experts(shared)
+        of_tasks = self.task_experts.compute_stacks(by_task, repeated)
+        of_shared = None
+        if self.shared_experts is not None:
+            of_shared = self.shared_experts.compute_stacks(shared)
         read = self.gate_inputs(by_task, shared, repeated)
         weights = self.gate(read, repeated=repeated, mask=task_mask, training=training)
         mixed = self.mix_tasks(of_tasks, of_shared, weights)

@@ -1,5 +1,6 @@
 """Weights of experts for each task: what all gates have in common."""
 
+import math
 from typing import Any
 
 import keras
@@ -51,6 +52,9 @@ class Gate(keras.layers.Layer):
 
     stacked_by_task = True
     """Axis 0 of every variable runs over the tasks."""
+
+    sums_to_one = True
+    """Whether the weights of a row and task do."""
 
     def __init__(
         self,
@@ -225,22 +229,21 @@ class Gate(keras.layers.Layer):
         def mean(x):
             return ops.mean(x, axis=0) if parts is None else ops.sum(parts * x, axis=0)
 
-        used = mean(weights)
-        self.utilization.assign(ops.stop_gradient(used))
-        if self.num_experts > 1:
-            fixed = ops.stop_gradient(weights)
-            # The weights of some gates do not sum to one.
-            total = ops.sum(fixed, axis=-1, keepdims=True)
-            shares = fixed / ops.maximum(total, keras.config.epsilon())
-            logarithms = ops.log(ops.maximum(shares, 1e-30))
-            entropy = -mean(ops.sum(shares * logarithms, axis=-1, keepdims=True))
-            entropy = ops.squeeze(entropy, -1) / ops.log(float(self.num_experts))
-            self.entropy.assign(entropy)
         if self.load_balance:
             largest = ops.one_hot(ops.argmax(weights, axis=-1), self.num_experts)
             shares = ops.stop_gradient(mean(ops.cast(largest, "float32")))
-            imbalance = ops.mean(ops.sum(shares * used, axis=-1))
+            imbalance = ops.mean(ops.sum(shares * mean(weights), axis=-1))
             self.add_loss(self.load_balance * self.num_experts * imbalance)
+        # Few operations: they are in every step, for whoever looks at them.
+        weights = ops.stop_gradient(weights)
+        self.utilization.assign(mean(weights))
+        if self.num_experts > 1:
+            if not self.sums_to_one:
+                total = ops.sum(weights, axis=-1, keepdims=True)
+                weights = weights / ops.maximum(total, keras.config.epsilon())
+            logarithms = ops.log(ops.maximum(weights, 1e-30))
+            entropies = ops.sum(mean(weights * logarithms), axis=-1)
+            self.entropy.assign(entropies * (-1 / math.log(self.num_experts)))
 
 
 def get_gate(gate: Any) -> Gate:

@@ -116,7 +116,11 @@ class RelationshipPrior(MultiHead):
             )
 
     def call(
-        self, inputs: Any, repeated: bool = False, training: bool | None = None
+        self,
+        inputs: Any,
+        repeated: bool = False,
+        mixture: Any = None,
+        training: bool | None = None,
     ) -> dict[str, Any]:
         """Returns the dict of the heads' outputs, and adds the loss of the prior."""
         for kernel, covariances in zip(self.kernels, self.covariances, strict=True):
@@ -127,13 +131,7 @@ class RelationshipPrior(MultiHead):
             self.add_loss(0.5 * self.weight * ops.sum(kernel * whitened))
             if training:
                 self._fit(ops.stop_gradient(kernel), covariances)
-        return super().call(inputs, repeated=repeated)
-
-    def compute_output_spec(
-        self, inputs: Any, repeated: bool = False, training: bool | None = None
-    ) -> dict[str, keras.KerasTensor]:
-        """Checks the input and returns the specs, in the order of the tasks."""
-        return super().compute_output_spec(inputs)
+        return super().call(inputs, repeated=repeated, mixture=mixture)
 
     def task_covariance(self, depth: int = -1) -> np.ndarray:
         """Returns the covariance of the tasks `(T, T)` in a layer of the heads.

@@ -105,7 +105,8 @@ class SoftmaxGate(Gate):
         """Returns the softmax over the experts that are chosen and kept."""
         # In float32: half precision would round away differences of experts. What is
         # left out is so before the softmax, which no dominant logit then upsets.
-        logits = ops.cast(self.logits(inputs, repeated=repeated), "float32")
+        logits = self.logits.compute_stacks(inputs, repeated)
+        logits = ops.cast(logits, "float32")
         if self.top_k is not None and self.top_k < self.num_experts:
             _, places = ops.top_k(logits, self.top_k)
             chosen = ops.sum(ops.one_hot(places, self.num_experts), axis=-2) > 0

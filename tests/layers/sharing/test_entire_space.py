@@ -82,3 +82,34 @@ def test_refuses(arguments, match):
     with pytest.raises(ValueError, match=match) as error:
         EntireSpace(**{"task_names": EVENTS, **arguments})
     assert "Received: " in str(error.value)
+
+
+def test_half_precision_keeps_small_probabilities():
+    inputs = {name: np.full((2, 1), 1e-4, "float32") for name in EVENTS}
+    outputs = EntireSpace(EVENTS, dtype="mixed_float16")(inputs)
+    product = to_numpy(outputs["_and_".join(EVENTS[:2])])
+    np.testing.assert_allclose(product, 1e-8, rtol=1e-5)
+
+
+def test_an_event_and_its_products_have_the_layers_before_to_themselves():
+    x = keras.Input((4,))
+    h = keras.layers.Dense(3, name="trunk")(x)
+    p = {n: keras.layers.Dense(1, "sigmoid", name=n)(h) for n in ("click", "buy")}
+    model = keras_mtl.MultiTaskModel(x, EntireSpace(["click", "buy"])(p))
+    rows = {row.layer: row for row in model.sharing_summary(print_fn=lambda line: None)}
+    assert set(rows["click"].tasks) == {"click", "click_and_buy"}
+    assert set(rows["buy"].tasks) == {"buy", "click_and_buy"}
+    assert len(rows["trunk"].tasks) == 3
+
+
+@pytest.mark.parametrize(
+    "inputs, match",
+    [
+        (np.full((3, 1), 0.5), "with one tensor for each task"),
+        ({"click": np.ones((3, 1)), "cart": np.ones((3,)), "buy": np.ones((3, 1))}, ""),
+    ],
+)
+def test_refuses_inputs_that_would_be_multiplied_wrongly(inputs, match):
+    events = ["click", "cart", "buy"]
+    with pytest.raises(ValueError, match=match or "must have one shape"):
+        EntireSpace(events)(inputs)

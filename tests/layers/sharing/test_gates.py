@@ -1,12 +1,19 @@
 """What `SoftmaxGate` and `DSelectK` have in common, and each by itself."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 from layer_check import check_jit, check_layer, slow_to_compile
 
-from keras_mtl.layers import DSelectK, MixtureOfExperts, SoftmaxGate
+from keras_mtl.layers import (
+    DSelectK,
+    MixtureOfExperts,
+    ProgressiveLayeredExtraction,
+    SoftmaxGate,
+)
 
 RNG = np.random.default_rng(0)
 TASKS = ["b", "a", "c"]
@@ -227,6 +234,7 @@ def test_dselect_selects_k_experts_at_convergence(experts):
         n: set(np.flatnonzero(row > 1e-3))
         for n, row in zip(tasks, weights, strict=True)
     }
+    assert all(1 <= len(chosen) <= 2 for chosen in found.values()), found
     assert any(found[n] == set(places) for n, places in tasks.items()), found
 
 
@@ -251,3 +259,53 @@ def test_refuses(make, match):
     with pytest.raises(ValueError, match=match) as error:
         make()
     assert "Received: " in str(error.value)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("difference", [7.0, 50.0, 1e4])
+@pytest.mark.parametrize("make", [SoftmaxGate, functools.partial(SoftmaxGate, top_k=3)])
+def test_dropout_of_a_dominant_weight(make, difference, policy):
+    """What is left takes its place, and all gradients are finite."""
+    gate = make(dropout=0.5, seed=1, num_experts=4, task_names=["a"], dtype=policy)
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, gate(inputs))
+    kernel = np.zeros((1, 1, 4), "float32")
+    kernel[..., 1] = difference
+    gate.logits.set_weights([kernel])
+    x = np.ones((256, 1), "float32")
+    weights = to_numpy(ops.cast(gate(x, training=True), "float32"))[:, 0]
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=5e-3)
+    dropped = weights[:, 1] == 0
+    assert 64 < dropped.sum() < 192
+    # Those left are alike, whatever their share was.
+    left = weights[dropped]
+    expected = (left > 0) / (left > 0).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(left, expected, rtol=5e-3)
+    model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
+    model.train_on_batch(x, np.zeros((256, 1, 4)))
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_dropout_of_a_dominant_selector():
+    """Where a millionth is left, the row stays as it is."""
+    gate = DSelectK(k=1, dropout=0.5, seed=1, num_experts=4, task_names=["a"])
+    x = np.ones((256, 1), "float32")
+    gate(x)
+    near = 0.5 - 3e-5  # of the smooth step: the others have 3e-9 of the weight
+    gate.selectors.assign(np.array([[near, near]]))
+    weights = to_numpy(gate(x, training=True))[:, 0]
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(weights[:, 3], 1, atol=1e-5)
+
+
+def test_copies_of_a_seeded_gate_draw_independently():
+    layer = ProgressiveLayeredExtraction(
+        ["a", "b"],
+        units=[5, 5, 5],
+        gate=SoftmaxGate(kernel_initializer=keras.initializers.HeNormal(seed=1)),
+    )
+    layer(X)
+    first, second, _ = (
+        to_numpy(level.gate.logits.kernels[0]) for level in layer.levels
+    )
+    assert np.abs(first - second).min() > 1e-6

@@ -138,3 +138,12 @@ def test_refuses_an_input_for_each_task_with_another_width():
 def test_refuses_to_show_branches_before_it_is_built():
     with pytest.raises(ValueError, match=r"no branches before it is built.*Received: "):
         LearningToBranch(TASKS, [3]).branches()
+
+
+def test_parents_are_averaged_in_the_warm_up_at_inference_too():
+    layer = LearningToBranch(["a", "b"], units=[3], warmup_steps=1)
+    layer.build(X.shape)
+    expected = to_numpy(layer.levels[0](X)).mean(axis=1)
+    np.testing.assert_allclose(to_numpy(layer(X)["a"]), expected, atol=1e-6)
+    layer(X, training=True)
+    assert np.abs(to_numpy(layer(X)["a"]) - expected).max() > 1e-3

@@ -7,11 +7,14 @@ from layer_check import (
     check_jit,
     check_layer,
     check_mask,
+    check_padding,
+    masked,
     slow_to_compile,
 )
 
 import keras_mtl
-from keras_mtl.layers import MixtureOfExperts, SoftmaxGate
+from keras_mtl.layers import MixtureOfExperts, MultiHead, RelationshipPrior, SoftmaxGate
+from keras_mtl.layers.stacked_dense import StackedDense
 
 RNG = np.random.default_rng(0)
 TASKS = ["b", "a", "c"]
@@ -23,6 +26,10 @@ BY_TASK = {name: RNG.normal(size=(10, 5)).astype("float32") for name in TASKS}
 
 def to_numpy(x):
     return ops.convert_to_numpy(x)
+
+
+def str_of_kind(inputs):
+    return type(inputs).__name__ + str(getattr(inputs, "ndim", ""))
 
 
 def convolutions():
@@ -42,8 +49,9 @@ def by_hand(layer, x_of):
         weights /= weights.sum(-1, keepdims=True)
         for e in range(layer.num_experts):
             h = x
-            for kernel, bias in zip(kernels, biases, strict=True):
-                h = np.maximum(h @ kernel[e] + bias[e], 0)
+            for depth, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
+                own = kernel[:, e] if depth == 0 else kernel[e]
+                h = np.maximum(h @ own + bias[e], 0)
             total = total + weights[..., e : e + 1] * h
         outputs[name] = total
     return outputs
@@ -104,6 +112,96 @@ def test_mask():
     )
 
 
+@pytest.mark.parametrize("inputs", [STEPS, {"a": STEPS, "b": STEPS + 1}])
+def test_padding_changes_nothing(inputs):
+    def make():
+        recurrent = [keras.layers.GRU(3, bias_initializer="normal") for _ in range(2)]
+        gate = SoftmaxGate(load_balance=0.1)
+        return MixtureOfExperts(recurrent, ["a", "b"], gate=gate)
+
+    check_padding(make, inputs)
+
+
+@pytest.mark.parametrize("inputs", [STEPS, {"a": STEPS, "b": STEPS + 1}])
+def test_padding_is_not_in_the_statistics(inputs):
+    layer = MixtureOfExperts(3, ["a", "b"], units=2)
+    layer(inputs, training=True)
+    expected = [to_numpy(v) for v in (layer.gate.utilization, layer.gate.entropy)]
+    layer(masked(inputs, 3), training=True)
+    found = [to_numpy(v) for v in (layer.gate.utilization, layer.gate.entropy)]
+    for value, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, other, atol=1e-6)
+
+
+HEADS = {
+    "linear": lambda: MultiHead(1, TASKS, bias_initializer="normal"),
+    "one unit first": lambda: MultiHead(2, TASKS, "tanh", hidden_units=(1,)),
+    "hidden": lambda: MultiHead(2, TASKS, hidden_units=(4,), hidden_activation="tanh"),
+}
+
+
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize(
+    "inputs", [X, STEPS, BY_TASK, list(BY_TASK.values())], ids=str_of_kind
+)
+def test_heads_inside_are_those_after(heads, inputs):
+    layer = MixtureOfExperts(4, TASKS, units=(6, 3), heads=HEADS[heads]())
+    outputs = layer(inputs)
+    after = MixtureOfExperts(4, TASKS, units=(6, 3))
+    after(inputs)
+    after.experts.set_weights(layer.experts.get_weights())
+    after.gate.set_weights(layer.gate.get_weights())
+    expected = layer.heads(after(inputs))
+    if isinstance(outputs, list):
+        outputs = dict(zip(TASKS, outputs, strict=True))
+    for name in TASKS:
+        np.testing.assert_allclose(
+            to_numpy(outputs[name]), to_numpy(expected[name]), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_layer_with_heads(heads):
+    check_layer(lambda: MixtureOfExperts(4, TASKS, units=3, heads=HEADS[heads]()), (X,))
+
+
+def test_layers_as_experts_with_heads():
+    def make():
+        experts = [keras.layers.Dense(3, "tanh"), keras.layers.Dense(3, "relu")]
+        return MixtureOfExperts(experts, TASKS, heads=MultiHead(1, TASKS))
+
+    check_layer(make, (BY_TASK,))
+
+
+def test_heads_with_a_prior_add_its_loss():
+    heads = RelationshipPrior(1, TASKS, weight=1.0)
+    layer = MixtureOfExperts(4, TASKS, units=3, heads=heads)
+    layer(X, training=True)
+    kernel = to_numpy(heads.kernels[0])
+    expected = 0.5 * np.sum(kernel**2)
+    assert float(sum(layer.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_stack_of_layers_is_an_expert():
+    def make():
+        return MixtureOfExperts(
+            [[keras.layers.Dense(4, "relu"), keras.layers.Dense(3)] for _ in range(2)],
+            TASKS,
+        )
+
+    check_layer(make, (X,))
+
+
+def test_a_hidden_activation_runs_along_the_units_of_one_expert():
+    layer = StackedDense(2, (4, 3), hidden_activation="softmax")
+    outputs = to_numpy(layer(X))
+    kernels = [to_numpy(k) for k in layer.kernels]
+    for s in range(2):
+        h = np.exp(X @ kernels[0][s])
+        expected = h / h.sum(axis=-1, keepdims=True) @ kernels[1][s]
+        np.testing.assert_allclose(outputs[:, s], expected, atol=1e-5)
+
+
 @slow_to_compile
 def test_jit():
     check_jit(lambda: MixtureOfExperts(4, TASKS, units=(6, 3)), (X,))
@@ -154,7 +252,7 @@ def test_layers_as_experts_are_mixed_by_the_gate_of_the_mean():
 def test_one_expert_is_hard_sharing():
     layer = MixtureOfExperts(1, TASKS, units=3)
     outputs = layer(X)
-    kernel = to_numpy(layer.experts.kernels[0])[0]
+    kernel = to_numpy(layer.experts.kernels[0])[:, 0]
     for name in TASKS:
         np.testing.assert_allclose(
             to_numpy(outputs[name]), np.maximum(X @ kernel, 0), atol=1e-5
@@ -179,10 +277,13 @@ def test_expert_dropout_is_the_same_for_all_tasks():
     zero = [np.zeros(k.shape) for k in layer.gate.logits.kernels]
     layer.gate.logits.set_weights(zero)  # all gates alike
     outputs = layer(X, training=True)
-    for name in TASKS:
-        np.testing.assert_allclose(
-            to_numpy(outputs[name]), to_numpy(outputs["a"]), atol=1e-6
-        )
+    by_task = layer(dict.fromkeys(TASKS, X), training=True)
+    for made in (outputs, by_task):
+        for name in TASKS:
+            np.testing.assert_allclose(
+                to_numpy(made[name]), to_numpy(made["a"]), atol=1e-6
+            )
+    assert not np.allclose(to_numpy(outputs["a"]), to_numpy(layer(X)["a"]))
 
 
 def test_gradients_of_a_gate_are_of_its_own_task():
@@ -236,21 +337,38 @@ def test_a_collapsed_gate_is_seen_in_the_logs():
     np.testing.assert_allclose(to_numpy(layer.gate.utilization)[0], [0, 1, 0, 0])
 
 
-@pytest.mark.parametrize("at", ["parameters"])
-def test_an_aggregator_sees_experts_as_shared(at):
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_aggregator_combines_the_gradients_of_experts_alone(inside):
+    """The mean of three tasks is a third of the sum, where it is taken."""
     inputs = keras.Input((5,))
-    layer = MixtureOfExperts(4, TASKS, units=3)
-    outputs = {n: keras.layers.Dense(1)(h) for n, h in layer(inputs).items()}
+    if inside:
+        heads = MultiHead(1, TASKS)
+        layer = MixtureOfExperts(4, TASKS, units=3, heads=heads)
+        outputs = layer(inputs)
+    else:
+        layer = MixtureOfExperts(4, TASKS, units=3)
+        outputs = {n: keras.layers.Dense(1)(h) for n, h in layer(inputs).items()}
     model = keras_mtl.MultiTaskModel(inputs, outputs)
-    plain = keras.models.clone_model(model)
-    plain.set_weights(model.get_weights())
     y = {name: X[:, :1] * i for i, name in enumerate(TASKS)}
-    model.compile(keras.optimizers.SGD(0.1), "mse", aggregator="sum", aggregate_at=at)
-    plain.compile(keras.optimizers.SGD(0.1), "mse")
-    for each in (model, plain):
-        each.train_on_batch(X, y)
-    for w, expected in zip(model.get_weights(), plain.get_weights(), strict=True):
-        np.testing.assert_allclose(w, expected, atol=1e-5)
+
+    def step(**arguments):
+        for variable, value in zip(model.trainable_variables, start, strict=True):
+            variable.assign(value)
+        model.compile(keras.optimizers.SGD(0.1), "mse", **arguments)
+        model.train_on_batch(X, y)
+        trained = map(to_numpy, model.trainable_variables)
+        return [new - old for new, old in zip(trained, start, strict=True)]
+
+    start = [to_numpy(v).copy() for v in model.trainable_variables]
+    plain = step()
+    aggregated = step(aggregator="mean", aggregate_at="parameters")
+    experts = {v.path for v in layer.experts.trainable_variables}
+    assert any(np.abs(change).max() > 1e-3 for change in plain)
+    for variable, mean, total in zip(
+        model.trainable_variables, aggregated, plain, strict=True
+    ):
+        expected = total / 3 if variable.path in experts else total
+        np.testing.assert_allclose(mean, expected, atol=1e-6)
 
 
 def test_the_representation_of_tasks_with_mixtures_of_their_own_is_refused():

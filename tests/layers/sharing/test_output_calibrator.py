@@ -67,3 +67,22 @@ def test_refuses(arguments, match):
     with pytest.raises(ValueError, match=match) as error:
         OutputCalibrator(**{"task_names": EVENTS, **arguments})
     assert "Received: " in str(error.value)
+
+
+def test_half_precision_leaves_probabilities_as_they_are():
+    inputs = {name: np.array([[0.99999], [1e-8]], "float32") for name in EVENTS}
+    outputs = OutputCalibrator(EVENTS, dtype="mixed_float16")(inputs)
+    for name in EVENTS:
+        np.testing.assert_array_equal(ops.convert_to_numpy(outputs[name]), inputs[name])
+
+
+@pytest.mark.parametrize(
+    "inputs, match",
+    [
+        (np.full((3, 1), 0.5), "with one tensor for each task"),
+        ([np.ones((3, 1)), np.ones((3,)), np.ones((3, 1))], "must have one shape"),
+    ],
+)
+def test_refuses_inputs_that_cannot_be_compared(inputs, match):
+    with pytest.raises(ValueError, match=match):
+        OutputCalibrator(EVENTS)(inputs)

@@ -14,6 +14,7 @@ from layer_check import (
     check_training,
 )
 
+import keras_mtl
 from keras_mtl.layers import PositionBiasTower
 
 RNG = np.random.default_rng(0)
@@ -140,3 +141,31 @@ def test_refuses_other_shapes(logits, features, match):
     with pytest.raises(ValueError, match=match) as error:
         PositionBiasTower()(logits, features)
     assert "Received: " in str(error.value)
+
+
+def test_half_precision_serves_the_main_logit_to_the_last_digit():
+    logit = np.array([[12.3456]], "float32")
+    tower = PositionBiasTower(dtype="mixed_float16")
+    np.testing.assert_array_equal(to_numpy(tower(logit, POSITION[:1])), logit)
+
+
+def test_layers_before_the_logit_of_a_task_are_its_own():
+    x, position = keras.Input((4,)), keras.Input((10,))
+    h = keras.layers.Dense(3, name="trunk")(x)
+    logits = {n: keras.layers.Dense(1, name=f"own_{n}")(h) for n in "ab"}
+    tower = PositionBiasTower(dropout=0.0, name="tower")
+    model = keras_mtl.MultiTaskModel([x, position], tower(logits, position))
+    rows = {row.layer: row for row in model.sharing_summary(print_fn=lambda line: None)}
+    assert rows["own_a"].tasks == ("a",)
+    assert rows["trunk"].kind == "shared"
+
+    start = [to_numpy(v).copy() for v in model.trainable_variables]
+    data = [np.ones((8, 4)), np.zeros((8, 10))], {n: np.ones((8, 1)) for n in "ab"}
+    kernels = []
+    for arguments in ({}, {"aggregator": "mean", "aggregate_at": "parameters"}):
+        for variable, value in zip(model.trainable_variables, start, strict=True):
+            variable.assign(value)
+        model.compile(keras.optimizers.SGD(0.1), "mse", **arguments)
+        model.train_on_batch(*data)
+        kernels.append(to_numpy(model.get_layer("own_a").kernel).copy())
+    np.testing.assert_allclose(kernels[1], kernels[0], atol=1e-6)

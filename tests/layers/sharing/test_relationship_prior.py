@@ -109,6 +109,9 @@ def test_flip_flop_comes_to_a_fixed_point():
     layer.build(X.shape)
     for _ in range(60):
         layer(X, training=True)
+    for covariance in layer.covariances[0]:
+        size = covariance.shape[0]
+        assert np.abs(to_numpy(covariance) - np.eye(size)).max() > 0.05
     before = [to_numpy(c).copy() for c in layer.covariances[0]]
     layer(X, training=True)
     for old, new in zip(before, layer.covariances[0], strict=True):
@@ -167,3 +170,27 @@ def test_refuses(arguments, match):
     with pytest.raises(ValueError, match=match) as error:
         RelationshipPrior(**{"units": 2, "task_names": TASKS, **arguments})
     assert "Received: " in str(error.value)
+
+
+def test_an_axis_is_fitted_to_the_kernel_whitened_along_the_others():
+    layer = RelationshipPrior(2, TASKS, prior="tensor", momentum=0.0, epsilon=1e-3)
+    layer(X)
+    covariances = [random_covariance(c.shape[0]) for c in layer.covariances[0]]
+    for variable, value in zip(layer.covariances[0], covariances, strict=True):
+        variable.assign(value)
+    layer(X, training=True)
+    w = to_numpy(layer.kernels[0]).astype("float64")
+    _, features, units = (np.asarray(c, "float64") for c in covariances)
+    rows = w.reshape(3, -1)
+    whitened = np.linalg.solve(np.kron(features, units), rows.T)
+    expected = rows @ whitened / rows.shape[1] + 1e-3 * np.eye(3)
+    np.testing.assert_allclose(layer.task_covariance(), expected, rtol=1e-3)
+
+
+def test_a_list_of_inputs():
+    by_task = {name: RNG.normal(size=(4, 5)).astype("float32") for name in TASKS}
+    layer = RelationshipPrior(2, TASKS)
+    expected = layer(by_task)
+    outputs = layer([by_task[name] for name in TASKS])
+    for name in TASKS:
+        np.testing.assert_array_equal(to_numpy(outputs[name]), to_numpy(expected[name]))

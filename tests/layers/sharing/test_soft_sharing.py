@@ -222,3 +222,47 @@ def test_refuses_a_factor_for_no_layer():
     layer = SoftSharing(trunk(), TASKS, weight={"lowest": 1.0})
     with pytest.raises(ValueError, match=r"of \['lower', 'upper'\]. Received: \['low"):
         layer(X)
+
+
+def test_a_frozen_copy_pulls_the_others_and_stays():
+    layer = SoftSharing(keras.layers.Dense(3), TASKS, weight=1.0, frozen_tasks=["a"])
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, layer(inputs))
+    own = [to_numpy(copy.kernel).copy() for copy in layer.copies]
+    expected = sum(
+        np.sum((own[s] - own[t]) ** 2) for s in range(3) for t in range(s + 1, 3)
+    )
+    layer(X)
+    assert float(sum(layer.losses)) == pytest.approx(expected, rel=1e-4)
+    model.compile(keras.optimizers.SGD(0.01), dict.fromkeys(TASKS, "mse"))
+    model.train_on_batch(X, {name: np.zeros((10, 3)) for name in TASKS})
+    moved = [
+        not np.array_equal(to_numpy(copy.kernel), old)
+        for copy, old in zip(layer.copies, own, strict=True)
+    ]
+    assert moved == [name != "a" for name in TASKS]
+    again = SoftSharing.from_config(layer.get_config())
+    assert [copy.trainable for copy in again.copies] == moved
+
+
+def test_a_layer_that_is_frozen_has_a_factor_nevertheless():
+    trunk = keras.Sequential([keras.layers.Dense(2, name="den")])
+    trunk.trainable = False
+    SoftSharing(trunk, ["a", "b"], weight={"den": 1.0})(X)
+
+
+def test_copies_of_a_seeded_layer_are_drawn_independently():
+    initializer = keras.initializers.GlorotUniform(seed=1)
+    kernels = []
+    for _ in range(2):
+        template = keras.layers.Dense(2, kernel_initializer=initializer)
+        layer = SoftSharing(template, ["a", "b"])
+        layer(X)
+        kernels.append([to_numpy(copy.kernel) for copy in layer.copies])
+    assert np.abs(kernels[0][0] - kernels[0][1]).min() > 1e-6
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+
+
+def test_refuses_frozen_tasks_that_are_none():
+    with pytest.raises(ValueError, match="`frozen_tasks` must be a list of tasks"):
+        SoftSharing(keras.layers.Dense(2), ["a", "b"], frozen_tasks=["c"])

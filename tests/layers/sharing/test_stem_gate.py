@@ -115,3 +115,16 @@ def test_sharing_summary():
 def test_refuses_a_task_called_shared():
     with pytest.raises(ValueError, match=r"No task can be called 'shared'.*Received"):
         STEMGate(["a", "shared"], 3)
+
+
+def test_a_stream_is_private_to_its_task():
+    item = keras.Input((), dtype="int32")
+    names = ("click", "like", "shared")
+    streams = {n: keras.layers.Embedding(9, 4, name=f"emb_{n}")(item) for n in names}
+    h = STEMGate(["click", "like"], units=3)(streams)
+    outputs = {n: keras.layers.Dense(1)(x) for n, x in h.items()}
+    model = keras_mtl.MultiTaskModel(item, outputs)
+    rows = {row.layer: row for row in model.sharing_summary(print_fn=lambda line: None)}
+    assert rows["emb_click"].tasks == ("click",)
+    assert rows["emb_like"].tasks == ("like",)
+    assert rows["emb_shared"].kind == "shared"

@@ -147,3 +147,15 @@ def test_refuses(call, match):
     with pytest.raises(ValueError, match=match) as error:
         call(TaskAttention(TASKS))
     assert "Received: " in str(error.value)
+
+
+def test_images_of_unknown_size_need_the_pool_size():
+    u, p = keras.Input((None, None, 3)), keras.Input((None, None, 3))
+    before = {name: keras.Input((None, None, 2)) for name in ("a", "b")}
+    with pytest.raises(ValueError, match="`pool_size`, which must be given"):
+        TaskAttention(["a", "b"])([u, p], previous=before)
+    outputs = TaskAttention(["a", "b"], pool_size=2)([u, p], previous=before)
+    model = keras.Model([u, p, *before.values()], outputs)
+    sizes = (4, 4, 3), (4, 4, 3), (8, 8, 2), (8, 8, 2)
+    made = model([np.ones((2, *size), "float32") for size in sizes])
+    assert made["a"].shape == (2, 4, 4, 3)

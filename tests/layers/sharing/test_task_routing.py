@@ -2,7 +2,13 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from layer_check import check_jit, check_layer, check_mask, slow_to_compile
+from layer_check import (
+    check_jit,
+    check_layer,
+    check_mask,
+    check_padding,
+    slow_to_compile,
+)
 
 from keras_mtl.layers import TaskRouting
 
@@ -189,3 +195,38 @@ def test_refuses_a_block_that_changes_the_shape():
 def test_refuses_to_show_a_policy_before_it_is_built():
     with pytest.raises(ValueError, match=r"no policy before it is built.*Received: "):
         TaskRouting(blocks(), TASKS).learned_policy()
+
+
+@pytest.mark.parametrize("policy", [None, [[1, 1], [0, 1]]], ids=["learned", "fixed"])
+@pytest.mark.parametrize("by_task", [False, True])
+def test_padding_changes_nothing(by_task, policy):
+    def make():
+        blocks = [
+            keras.layers.Bidirectional(
+                keras.layers.GRU(2, return_sequences=True, bias_initializer="normal"),
+                merge_mode="sum",
+            )
+            for _ in range(2)
+        ]
+        return TaskRouting(blocks, ["a", "b"], policy=policy)
+
+    steps = RNG.normal(size=(6, 4, 2)).astype("float32")
+    check_padding(make, {"a": steps, "b": steps + 1} if by_task else steps)
+
+
+def test_blocks_that_are_not_routed_yet_are_run_at_inference():
+    layer = TaskRouting(
+        [keras.layers.Dense(3, kernel_initializer="ones") for _ in range(2)],
+        ["a", "b"],
+        warmup_steps=1,
+        curriculum_steps=1,
+    )
+    x = np.ones((2, 3), "float32")
+    layer(x)
+    layer.logits.assign(np.full((2, 2), -9.0))
+    expected = [[[True, True]] * 2, [[True, False]] * 2, [[False, False]] * 2]
+    for policy in expected:
+        np.testing.assert_array_equal(layer.learned_policy(), policy)
+        runs = sum(policy[0])
+        np.testing.assert_allclose(to_numpy(layer(x)["a"])[0], 4.0**runs)
+        layer(x, training=True)
