@@ -74,7 +74,7 @@ def check_saving(make_layer, inputs):
     assert_equal(loaded(flat), model(flat))
 
 
-def check_dtype_policies(make_layer, inputs, keeps_dtype):
+def check_dtype_policies(make_layer, inputs, keeps_dtype=False):
     weights = expected = None
     for policy in ("float32", "mixed_float16", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
