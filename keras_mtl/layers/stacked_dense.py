@@ -11,6 +11,12 @@ from keras_mtl.layers.independent_initializers import (
     independent_initializers,
 )
 
+_ELEMENTWISE = {
+    getattr(keras.activations, name)
+    for name in ("linear", "relu", "gelu", "silu", "elu", "tanh", "sigmoid")
+}
+"""Activations that look at one number at a time."""
+
 
 @keras.saving.register_keras_serializable("keras_mtl")
 class StackedDense(keras.layers.Layer):
@@ -161,10 +167,9 @@ class StackedDense(keras.layers.Layer):
     def _after_first_layer(self, x: Any, leading: Any) -> Any:
         """Applies the layers after the first, and the activation of the outputs."""
         for depth in range(1, len(self.kernels)):
-            x = self._next_layer(self._activated(x), depth)
-        size = self.layer_units[-1]
-        x = self.activation(ops.reshape(x, (-1, self.num_stacks, size)))
-        return ops.reshape(x, (*leading, self.num_stacks, size))
+            x = self._next_layer(self._activated(x, self.hidden_activation), depth)
+        x = self._activated(x, self.activation)
+        return ops.reshape(x, (*leading, self.num_stacks, self.layer_units[-1]))
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
@@ -245,11 +250,14 @@ class StackedDense(keras.layers.Layer):
     def _size_in(self) -> int:
         return self.kernels[0].shape[0 if self.inputs_first else 1]
 
-    def _activated(self, x: Any) -> Any:
-        """Applies the hidden activation, which may run along an axis, by stack."""
+    def _activated(self, x: Any, activation: Any) -> Any:
+        """Applies an activation, by stack if it may run along an axis."""
+        if activation in _ELEMENTWISE:
+            # Right after the bias, where TensorFlow makes one operation of them.
+            return activation(x)
         shape = ops.shape(x)
         x = ops.reshape(x, (-1, self.num_stacks, x.shape[-1] // self.num_stacks))
-        return ops.reshape(self.hidden_activation(x), shape)
+        return ops.reshape(activation(x), shape)
 
     def _add_bias(self, x: Any, depth: int) -> Any:
         if not self.use_bias:
