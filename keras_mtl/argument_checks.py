@@ -87,3 +87,29 @@ def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
             f"`{argument}` must be one of {choices}. Received: {argument}={value!r}"
         )
     return value
+
+
+def check_range(
+    name: str, value: tuple[float, float], above: float | None = None
+) -> tuple[float, float]:
+    """Returns a pair of numbers in order.
+
+    Args:
+        name: Name of the argument.
+        value: What the user gave: a pair, or one number for both.
+        above: Both must be greater than this.
+
+    Raises:
+        ValueError: If it is no pair of numbers, or not in order.
+    """
+    pair = value if isinstance(value, list | tuple) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(
+            f"`{name}` must be a pair of numbers. Received: {name}={value!r}"
+        )
+    low, high = (check_number(name, number, above=above) for number in pair)
+    if low > high:
+        raise ValueError(
+            f"`{name}` must have its least number first. Received: {name}={value!r}"
+        )
+    return low, high

@@ -32,7 +32,7 @@ TASKS = ("first", "second")
 
 
 def make_data(rows, correlation, seed):
-    """Rows and labels with unit variance, as the paper's scale of errors suggests."""
+    """Returns rows of normal features, and the labels of both tasks."""
     generator = np.random.default_rng(seed)
     basis, _ = np.linalg.qr(generator.normal(size=(FEATURES, 2)))
     first = basis[:, 0]

@@ -4,8 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_mtl.argument_checks import check_choice, check_count, check_number
-from keras_mtl.data.sinusoids import check_range
+from keras_mtl.argument_checks import (
+    check_choice,
+    check_count,
+    check_number,
+    check_range,
+)
 
 KERNELS = ("rbf", "matern52", "periodic")
 

@@ -15,7 +15,13 @@ class TaskFamily(Protocol):
     def draw(
         self, generator: np.random.Generator, num_tasks: int, num_points: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns points x `(num_tasks, num_points, ...)` and y alike."""
+        """Returns points x and y of tasks, both `(num_tasks, num_points, ...)`.
+
+        Args:
+            generator: Where all that is random comes from.
+            num_tasks: How many tasks.
+            num_points: How many points of each.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from keras_mtl.argument_checks import check_number
+from keras_mtl.argument_checks import check_number, check_range
 
 
 class Sinusoids:
@@ -53,29 +53,3 @@ class Sinusoids:
         x = generator.uniform(*self.x_range, size=(num_tasks, num_points, 1))
         y = amplitude * np.sin(x - phase)
         return x, y + self.noise * generator.normal(size=y.shape)
-
-
-def check_range(
-    name: str, value: tuple[float, float], above: float | None = None
-) -> tuple[float, float]:
-    """Returns a pair of numbers in order.
-
-    Args:
-        name: Name of the argument.
-        value: What the user gave: a pair, or one number for both.
-        above: Both must be greater than this.
-
-    Raises:
-        ValueError: If it is no pair of numbers, or not in order.
-    """
-    pair = value if isinstance(value, list | tuple) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(
-            f"`{name}` must be a pair of numbers. Received: {name}={value!r}"
-        )
-    low, high = (check_number(name, number, above=above) for number in pair)
-    if low > high:
-        raise ValueError(
-            f"`{name}` must have its least number first. Received: {name}={value!r}"
-        )
-    return low, high

@@ -151,22 +151,16 @@ class MultiHead(StackedDense):
                 `(B, ..., E, D)` of experts, and the head of task t reads their sum by
                 the weights of t.
         """
-        if mixture is not None:
-            heads = ops.unstack(
-                self.stacks_of_mixtures(inputs, mixture), self.num_tasks, axis=-2
-            )
-            return dict(zip(self.task_names, heads, strict=True))
         structure = TaskStructure.of(inputs, self.task_names)
-        if not structure.is_one:
-            each = structure.values(inputs)
-            x = self.stacks_of_own_inputs(ops.stack(each, axis=-2))
-            heads = ops.unstack(x, self.num_tasks, axis=-2)
-            return dict(zip(self.task_names, heads, strict=True))
-        if repeated:
-            order = np.argsort(np.argsort(self.task_names))
-            if list(order) != list(range(self.num_tasks)):
-                inputs = ops.take(inputs, order, axis=0)
-        x = self.compute_stacks(inputs, repeated)
+        if mixture is not None:
+            x = self.stacks_of_mixtures(inputs, mixture)
+        elif structure.is_one:
+            if repeated:
+                inputs = self._in_task_order(inputs)
+            x = self.compute_stacks(inputs, repeated)
+        else:
+            each = ops.stack(structure.values(inputs), axis=-2)
+            x = self.stacks_of_own_inputs(each)
         heads = ops.unstack(x, self.num_tasks, axis=-2)
         return dict(zip(self.task_names, heads, strict=True))
 
@@ -203,6 +197,13 @@ class MultiHead(StackedDense):
         shape = self._shape_of_one(shapes_of(inputs))
         self._check_shape(shape)
         return specs_of(self.compute_output_shape(shape), self.compute_dtype)
+
+    def _in_task_order(self, inputs: Any) -> Any:
+        """Returns inputs in sorted order of the tasks' names in that of the heads."""
+        order = np.argsort(np.argsort(self.task_names))
+        if list(order) == list(range(self.num_tasks)):
+            return inputs
+        return ops.take(inputs, order, axis=0)
 
     def _shape_of_one(self, input_shape: Any) -> tuple[int | None, ...]:
         structure = TaskStructure.of(input_shape, self.task_names)

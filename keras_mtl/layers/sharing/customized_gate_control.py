@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_mtl.argument_checks import check_count
-from keras_mtl.layers.sharing.expert_streams import ExpertStreams
+from keras_mtl.layers.sharing.expert_streams import SHARED, ExpertStreams
 from keras_mtl.layers.sharing.gate import Gate
 
 
@@ -109,8 +109,21 @@ class CustomizedGateControl(ExpertStreams):
         return self.num_task_experts + self.num_shared_experts
 
     def inputs_behind(self, inputs: Any, index: int) -> list[int]:
-        """Returns the places of the inputs that an output trains."""
-        return self.stream_places(inputs, index)
+        """Returns the places of the inputs that an output trains: its own, the shared.
+
+        Args:
+            inputs: What the layer is called with.
+            index: The place of an output. If it is the shared one, that of all inputs.
+        """
+        structure = self.structure_of(inputs)
+        if structure.is_one:
+            return [0]
+        names = [*structure.names, *self.extra_keys]
+        names = names if structure.kind == "list" else sorted(names)
+        output = self.output_names(inputs)[index]
+        if output == SHARED:
+            return list(range(len(names)))
+        return [names.index(output), names.index(SHARED)]
 
     def mix_tasks(self, of_tasks: Any, of_shared: Any, weights: Any) -> Any:
         """Returns the mixture of the experts that each task sees."""

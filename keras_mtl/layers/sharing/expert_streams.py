@@ -128,23 +128,6 @@ class ExpertStreams(SharingLayer):
         """
         raise NotImplementedError
 
-    def stream_places(self, inputs: Any, index: int) -> list[int]:
-        """Returns the places of a task's stream and the shared one among the inputs.
-
-        Args:
-            inputs: What the layer is called with.
-            index: The place of an output. If it is the shared one, that of all inputs.
-        """
-        structure = self.structure_of(inputs)
-        if structure.is_one:
-            return [0]
-        names = [*structure.names, *self.extra_keys]
-        names = names if structure.kind == "list" else sorted(names)
-        output = self.output_names(inputs)[index]
-        if output == SHARED:
-            return list(range(len(names)))
-        return [names.index(output), names.index(SHARED)]
-
     def by_owner(self, of_tasks: Any) -> Any:
         """Returns the experts' outputs by task, `(..., T, task_experts, units)`."""
         *inner, _, units = ops.shape(of_tasks)

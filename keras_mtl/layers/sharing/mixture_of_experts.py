@@ -1,5 +1,6 @@
 """Multi-gate mixture of experts."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -254,15 +255,16 @@ class MixtureOfExperts(SharingLayer):
 
     def _mix_one(self, x: Any, mask: Any, training: bool | None) -> list[Any]:
         if not self._own_layers:
-            outputs = self._drop(self.experts.compute_stacks(x), training)
+            outputs = self.experts.compute_stacks(x)
+            outputs = self._drop(outputs, len(outputs.shape) - 2, training)
             weights = self.gate(x, mask=mask, training=training)
             if self.heads is not None:
                 return list(self.heads(outputs, mixture=weights).values())
             return ops.unstack(ops.matmul(weights, outputs), self.num_tasks, axis=-2)
-        outputs = self._drop(self.experts(x, mask=mask), training)
+        outputs = self._drop(self.experts(x, mask=mask), 1, training)
         weights = self.gate(_mean_over_inner_axes(x, mask), training=training)
         inner = ops.shape(outputs)[2:]
-        flat = ops.reshape(outputs, (-1, self.num_experts, _size(inner)))
+        flat = ops.reshape(outputs, (-1, self.num_experts, math.prod(inner)))
         mixed = ops.unstack(ops.matmul(weights, flat), self.num_tasks, axis=1)
         return self._with_heads([ops.reshape(y, (-1, *inner)) for y in mixed])
 
@@ -270,7 +272,7 @@ class MixtureOfExperts(SharingLayer):
         """Mixes for tasks with inputs of their own, `(T, B, ...)`."""
         if not self._own_layers:
             outputs = self.experts.compute_stacks(x)
-            outputs = self._drop(outputs, training, tasks_first=True)
+            outputs = self._drop(outputs, len(outputs.shape) - 2, training, True)
             by_position = None if masks is None else ops.stack(masks, axis=-1)
             weights = self.gate(x, repeated=True, mask=by_position, training=training)
             weights = ops.expand_dims(ops.moveaxis(weights, -2, 0), -2)
@@ -280,32 +282,34 @@ class MixtureOfExperts(SharingLayer):
         rows = ops.reshape(x, (-1, *x.shape[2:]))
         of_rows = None if masks is None else ops.concatenate(masks, axis=0)
         outputs = self.experts(rows, mask=of_rows)
-        outputs = self._drop(outputs, training, tasks_first=True)
+        inner = ops.shape(outputs)[2:]
+        outputs = ops.reshape(outputs, (self.num_tasks, -1, self.num_experts, *inner))
+        outputs = self._drop(outputs, 2, training, tasks_first=True)
         means = _mean_over_inner_axes(rows, of_rows)
         means = ops.reshape(means, (self.num_tasks, -1, x.shape[-1]))
         weights = self.gate(means, repeated=True, training=training)
-        inner = ops.shape(outputs)[2:]
         weights = ops.reshape(ops.moveaxis(weights, 1, 0), (-1, 1, self.num_experts))
-        flat = ops.reshape(outputs, (-1, self.num_experts, _size(inner)))
+        flat = ops.reshape(outputs, (-1, self.num_experts, math.prod(inner)))
         mixed = ops.reshape(ops.matmul(weights, flat), (self.num_tasks, -1, *inner))
         return ops.unstack(mixed, self.num_tasks)
 
     def _drop(
-        self, outputs: Any, training: bool | None, tasks_first: bool = False
+        self,
+        outputs: Any,
+        axis: int,
+        training: bool | None,
+        tasks_first: bool = False,
     ) -> Any:
         """Sets outputs of experts to zero at random and scales the others.
 
-        A draw is for a row or position, and for all tasks: outputs with a row for each
-        task, `tasks_first`, have the tasks within or before axis 0.
+        Args:
+            outputs: Outputs of the experts.
+            axis: The axis of the experts; each entry of those before it has a draw.
+            training: Whether the model is trained.
+            tasks_first: Whether axis 0 runs over the tasks, which have one draw.
         """
         if not training or not self.expert_dropout:
             return outputs
-        given = ops.shape(outputs)
-        if tasks_first and self._own_layers:
-            outputs = ops.reshape(outputs, (self.num_tasks, -1, *given[1:]))
-        axis = len(outputs.shape) - 2
-        if self._own_layers:
-            axis = 2 if tasks_first else 1
         shape = [
             size if index <= axis else 1
             for index, size in enumerate(ops.shape(outputs))
@@ -314,7 +318,7 @@ class MixtureOfExperts(SharingLayer):
             shape[0] = 1
         drawn = keras.random.uniform(shape, seed=self.seed_generator)
         keep = ops.cast(drawn >= self.expert_dropout, outputs.dtype)
-        return ops.reshape(outputs * keep / (1 - self.expert_dropout), given)
+        return outputs * keep / (1 - self.expert_dropout)
 
 
 def check_units(units: Any) -> tuple[int, ...]:
@@ -370,10 +374,3 @@ def _mean_over_inner_axes(x: Any, mask: Any) -> Any:
     mask = ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
     mask = ops.cast(ops.broadcast_to(mask, ops.shape(x)), x.dtype)
     return ops.sum(x * mask, axis=axes) / ops.maximum(ops.sum(mask, axis=axes), 1)
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for axis in shape:
-        size *= axis
-    return size

@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 from layer_check import check_jit, check_layer, slow_to_compile
 
+import keras_mtl
 from keras_mtl.layers import (
     DSelectK,
     MixtureOfExperts,
@@ -309,3 +310,15 @@ def test_copies_of_a_seeded_gate_draw_independently():
         to_numpy(level.gate.logits.kernels[0]) for level in layer.levels
     )
     assert np.abs(first - second).min() > 1e-6
+
+
+def test_gates_of_one_name_have_logs_of_their_own():
+    inputs = h = keras.Input((5,))
+    for _ in range(2):
+        h = MixtureOfExperts(2, ["a", "b"], units=5, gate=SoftmaxGate(name="g"))(h)
+    outputs = {n: keras.layers.Dense(1)(x) for n, x in h.items()}
+    model = keras_mtl.MultiTaskModel(inputs, outputs)
+    model.compile("sgd", "mse")
+    y = {"a": np.ones((10, 1)), "b": np.ones((10, 1))}
+    logs = model.fit(X, y, verbose=0).history
+    assert {"a_g_0_entropy", "a_g_1_entropy", "b_g_1_top_share"} <= set(logs)
