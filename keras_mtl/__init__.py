@@ -1,16 +1,32 @@
 """Multi-task learning and meta-learning for Keras 3, under plain `model.fit`."""
 
-from keras_mtl import aggregation, data, datasets, layers, metrics, models, weighting
+from keras_mtl import (
+    aggregation,
+    data,
+    datasets,
+    distributions,
+    layers,
+    learners,
+    losses,
+    metrics,
+    models,
+    weighting,
+)
+from keras_mtl.models.meta_model import MetaModel
 from keras_mtl.models.multi_task_model import MultiTaskModel
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MetaModel",
     "MultiTaskModel",
     "aggregation",
     "data",
     "datasets",
+    "distributions",
     "layers",
+    "learners",
+    "losses",
     "metrics",
     "models",
     "weighting",

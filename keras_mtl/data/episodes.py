@@ -12,7 +12,7 @@ from keras_mtl.data.class_split import ClassSubset
 from keras_mtl.data.class_table import ClassTable
 from keras_mtl.data.counter_noise import CounterNoise, NoiseColumns
 from keras_mtl.data.distinct_draws import distinct_width, draw_distinct
-from keras_mtl.data.size_range import SizeRange, draw_from
+from keras_mtl.data.size_range import SizeRange, draw_from, shape_noise
 
 _ROTATIONS = 4
 
@@ -49,7 +49,8 @@ class Episodes(keras.utils.PyDataset):
 
     Ranges, such as `shots=(1, 5)`: every episode draws a number of its own. Batches
     come in a few shapes only (`shapes`), padded at the end, so that compiled steps are
-    few. With `uneven=True` every class of an episode draws shots of its own.
+    few; batch 0 is of the smallest and batch 1 of the largest. With `uneven=True` every
+    class of an episode draws shots of its own.
 
     **Reproducible, in any order.** Of the same arguments batch b is a function of
     `seed` and b alone, whoever asks for it; and with fixed sizes episode i one of
@@ -209,7 +210,7 @@ class Episodes(keras.utils.PyDataset):
         return inputs, labels, there.astype("float32")
 
     def _shape_of(self, index: int) -> _Shape:
-        noise = self._shape_noise(index, 1)[0]
+        noise = shape_noise(index, self._shape_noise(index, 1)[0])
         sizes = (self.ways, self.shots, self.queries)
         return _Shape(*(s.interval(n) for s, n in zip(sizes, noise, strict=True)))
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_mtl.argument_checks import check_count
-from keras_mtl.data.size_range import SizeRange, draw_from
+from keras_mtl.data.size_range import SizeRange, draw_from, shape_noise
 
 
 class TaskFamily(Protocol):
@@ -38,7 +38,8 @@ class RegressionEpisodes(keras.utils.PyDataset):
     - `y` `(B, Q, Dy)`; a third entry `(B, Q)` is 0 for queries that are padding, where
       a range of sizes makes any.
 
-    Batch b is a function of `seed` and b, whoever asks for it.
+    Batch b is a function of `seed` and b, whoever asks for it. Of ranges, batch 0 is of
+    the smallest sizes and batch 1 of the largest.
 
     Args:
         family: `Sinusoids`, `GaussianProcesses`, `GroupedRows`, or any object with a
@@ -120,8 +121,9 @@ class RegressionEpisodes(keras.utils.PyDataset):
         sequence = np.random.SeedSequence(self.seed, spawn_key=(index,))
         generator = np.random.default_rng(sequence)
         batch = self.episodes_per_batch
-        shots = self.shots.interval(generator.uniform())
-        queries = self.queries.interval(generator.uniform())
+        noise = shape_noise(index, generator.uniform(size=2))
+        shots = self.shots.interval(noise[0])
+        queries = self.queries.interval(noise[1])
         num_shots = draw_from(shots, generator.uniform(size=batch))
         num_queries = draw_from(queries, generator.uniform(size=batch))
         most = shots[1] + queries[1]

@@ -51,6 +51,21 @@ class SizeRange:
         return int(chosen[0]), int(chosen[-1])
 
 
+def shape_noise(index: int, noise: np.ndarray) -> np.ndarray:
+    """Returns the noise that the intervals of a batch are drawn with.
+
+    Batch 0 is of the first intervals and batch 1 of the last: of these two TensorFlow
+    reads which axes vary, and refuses a later batch that differs in others.
+
+    Args:
+        index: Integer, which batch.
+        noise: Numbers between 0 and 1.
+    """
+    if index > 1:
+        return noise
+    return np.full_like(noise, 0.0 if index == 0 else 1.0)
+
+
 def draw_from(interval: tuple[int, int], noise: np.ndarray) -> np.ndarray:
     """Returns whole numbers of an interval, one for each number of the noise."""
     low, high = interval

@@ -1,6 +1,5 @@
 """Metrics of each task, updated by the labels that are there."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,11 @@ from keras import ops
 
 from keras_mtl.metrics.shape_dispatched_accuracy import ShapeDispatchedAccuracy
 from keras_mtl.models.labels import Labels, at_rank, weight_at_values
+from keras_mtl.models.metric_arguments import (
+    as_list,
+    resolve_metric,
+    takes_sample_weight,
+)
 
 
 @dataclass
@@ -43,16 +47,16 @@ class TaskMetrics:
         seen: set[int] = set()
         for weighted, by_task in ((False, metrics), (True, weighted_metrics)):
             for task, given in by_task.items():
-                for identifier in _as_list(given):
+                for identifier in as_list(given):
                     self._add(task, identifier, weighted, seen)
 
     def _add(self, task: str, identifier: Any, weighted: bool, seen: set[int]) -> None:
-        metric = _resolve(identifier)
+        metric = resolve_metric(identifier)
         if id(metric) in seen:
             # The same object for two tasks would report a blend of both.
             metric = type(metric).from_config(metric.get_config())
         seen.add(id(metric))
-        if not _takes_sample_weight(metric):
+        if not takes_sample_weight(metric):
             raise ValueError(
                 f"Metric '{metric.name}' of task '{task}' must take `sample_weight` "
                 "in `update_state`: missing labels are left out by a weight of 0. "
@@ -119,33 +123,3 @@ class TaskMetrics:
             else:
                 results[entry.name] = value
         return results
-
-
-def _resolve(identifier: Any) -> keras.metrics.Metric:
-    if isinstance(identifier, keras.metrics.Metric):
-        return identifier
-    if isinstance(identifier, str) and identifier.lower() in ("accuracy", "acc"):
-        return ShapeDispatchedAccuracy(name=identifier)
-    metric = keras.metrics.get(identifier)
-    name = identifier if isinstance(identifier, str) else None
-    if not isinstance(metric, keras.metrics.Metric):
-        name = name or getattr(metric, "__name__", "metric").strip("<>")
-        return keras.metrics.MeanMetricWrapper(metric, name=name)
-    if name is not None:
-        metric.name = name
-    return metric
-
-
-def _takes_sample_weight(metric: keras.metrics.Metric) -> bool:
-    parameters = inspect.signature(metric.update_state).parameters
-    return "sample_weight" in parameters or any(
-        p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()
-    )
-
-
-def _as_list(given: Any) -> list[Any]:
-    if given is None:
-        return []
-    if isinstance(given, list | tuple):
-        return [item for entry in given for item in _as_list(entry)]
-    return [given]

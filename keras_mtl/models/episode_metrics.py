@@ -1,0 +1,115 @@
+"""The metrics of a `MetaModel`, and their means over episodes."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mtl.metrics.episode_mean import EpisodeMean
+from keras_mtl.metrics.shape_dispatched_accuracy import ShapeDispatchedAccuracy
+from keras_mtl.models.metric_arguments import (
+    as_list,
+    resolve_metric,
+    takes_sample_weight,
+)
+
+
+class EpisodeMetrics:
+    """Means over episodes, for the loss and each metric that is a mean over queries.
+
+    Args:
+        loss: The loss as `keras.losses.get` returns it, or `None`.
+        metrics: Metrics that `compile` was given, of which those that are means over
+            queries are taken.
+    """
+
+    def __init__(self, loss: Any, metrics: list[keras.metrics.Metric]) -> None:
+        self._loss = loss
+        self._metrics = [metric for metric in metrics if _is_mean(metric)]
+        self.means = [EpisodeMean(metric.name) for metric in self._metrics]
+        if loss is not None:
+            self.means.append(EpisodeMean("loss"))
+
+    def update_state(
+        self, y: Any, y_pred: Any, loss_pred: Any, sample_weight: Any
+    ) -> None:
+        """Adds a batch of episodes.
+
+        Args:
+            y: Labels `(B, Q, ...)`.
+            y_pred: Predictions `(B, Q, ...)`, for the metrics.
+            loss_pred: What the loss is given, `(B, Q, ...)`.
+            sample_weight: Weights of the queries `(B, Q)`, or `None`.
+        """
+        y = ops.convert_to_tensor(y)
+        if sample_weight is None:
+            sample_weight = ops.ones(ops.shape(y)[:2], "float32")
+        sample_weight = ops.cast(sample_weight, "float32")
+        present = ops.max(ops.abs(sample_weight), axis=1)
+        values = ops.vectorized_map(
+            self._values, (y, y_pred, loss_pred, sample_weight)
+        )  # B, means
+        for index, mean in enumerate(self.means):
+            mean.update_state(values[:, index], sample_weight=present)
+
+    def _values(self, episode: tuple[Any, ...]) -> Any:
+        """Returns the values of one episode."""
+        y, y_pred, loss_pred, weight = (t[None] for t in episode)
+        values = []
+        for metric in self._metrics:
+            state = metric.stateless_reset_state()
+            state = metric.stateless_update_state(
+                state, y, y_pred, sample_weight=weight
+            )
+            values.append(metric.stateless_result(state))
+        if self._loss is not None:
+            values.append(self._episode_loss(y, loss_pred, weight))
+        return ops.stack([ops.cast(value, "float32") for value in values])
+
+    def _episode_loss(self, y: Any, y_pred: Any, weight: Any) -> Any:
+        if isinstance(self._loss, keras.losses.Loss):
+            weight = weight * mean_of_present(weight)
+            return self._loss(y, y_pred, sample_weight=weight)
+        losses = ops.cast(self._loss(y, y_pred), "float32")
+        weight = weight * mean_of_present(weight)
+        return ops.mean(losses * ops.reshape(weight, ops.shape(losses)))
+
+
+def mean_of_present(sample_weight: Any) -> Any:
+    """Returns factors `(B, 1)` that turn a mean over all queries into one over those
+    that are there: the number of queries by the number whose weight is not zero.
+    """
+    present = ops.cast(sample_weight != 0, "float32")
+    share = ops.mean(present, axis=1, keepdims=True)
+    return ops.where(share > 0, 1.0 / ops.where(share > 0, share, 1.0), 0.0)
+
+
+def resolve_metrics(given: Any) -> list[keras.metrics.Metric]:
+    """Returns the metrics that `compile` was given as objects.
+
+    Args:
+        given: A metric or a list of metrics, each a name, a function or a
+            `keras.metrics.Metric`.
+
+    Raises:
+        ValueError: If a metric takes no sample weights.
+    """
+    metrics = [resolve_metric(identifier) for identifier in as_list(given)]
+    for metric in metrics:
+        if not takes_sample_weight(metric):
+            raise ValueError(
+                f"Metric '{metric.name}' must take `sample_weight` in `update_state`: "
+                "queries that are padding have a weight of 0. "
+                f"Received: {metric!r}"
+            )
+    return metrics
+
+
+def _is_mean(metric: keras.metrics.Metric) -> bool:
+    """Returns whether a metric is a mean over queries, in its result as well."""
+    if isinstance(metric, ShapeDispatchedAccuracy):
+        return True
+    return (
+        isinstance(metric, keras.metrics.Mean)
+        and type(metric).result is keras.metrics.Mean.result
+    )
