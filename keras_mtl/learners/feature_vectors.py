@@ -28,6 +28,7 @@ def multi_layer_perceptron(
     units: list[int],
     activation: str = "relu",
     dtype: Any = None,
+    last_bias: bool = True,
     name: str | None = None,
 ) -> keras.Sequential:
     """Returns dense layers, the last without an activation.
@@ -36,13 +37,17 @@ def multi_layer_perceptron(
         units: Units of each layer.
         activation: Activation of all but the last.
         dtype: Dtype policy of the layers.
+        last_bias: Whether the last layer has a bias.
         name: String, optional.
     """
     last = len(units) - 1
     return keras.Sequential(
         [
             keras.layers.Dense(
-                size, activation=None if i == last else activation, dtype=dtype
+                size,
+                activation=None if i == last else activation,
+                use_bias=i < last or last_bias,
+                dtype=dtype,
             )
             for i, size in enumerate(units)
         ],

@@ -63,15 +63,22 @@ class EpisodeMetrics:
             )
             values.append(metric.stateless_result(state))
         if self._loss is not None:
-            values.append(self._episode_loss(y, loss_pred, weight))
+            values.append(self.loss(y, loss_pred, weight))
         return ops.stack([ops.cast(value, "float32") for value in values])
 
-    def _episode_loss(self, y: Any, y_pred: Any, weight: Any) -> Any:
+    def loss(self, y: Any, y_pred: Any, weight: Any) -> Any:
+        """Returns the mean over episodes of the mean over queries that are there.
+
+        Args:
+            y: Labels `(B, Q, ...)`.
+            y_pred: What the loss is given, `(B, Q, ...)`.
+            weight: Weights of the queries `(B, Q)`.
+        """
+        weight = ops.cast(weight, "float32")
+        weight = weight * mean_of_present(weight)
         if isinstance(self._loss, keras.losses.Loss):
-            weight = weight * mean_of_present(weight)
             return self._loss(y, y_pred, sample_weight=weight)
         losses = ops.cast(self._loss(y, y_pred), "float32")
-        weight = weight * mean_of_present(weight)
         return ops.mean(losses * ops.reshape(weight, ops.shape(losses)))
 
 

@@ -20,6 +20,7 @@ from keras_mtl.models.episode_metrics import (
     resolve_metrics,
 )
 from keras_mtl.models.loss_arguments import loss_arguments
+from keras_mtl.models.saved_seeds import SavedSeeds
 from keras_mtl.models.task_arrays import TaskArrays
 
 _KEYS = ("support_x", "support_y", "query_x")
@@ -38,7 +39,7 @@ class _Training:
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
-class MetaModel(keras.Model):
+class MetaModel(SavedSeeds, keras.Model):
     """Learns, over many small tasks, to learn a new one from its support.
 
     $$ \\min_\\theta \\sum_i L\\big(D_i^{ts}, \\phi_i\\big), \\qquad
@@ -115,12 +116,13 @@ class MetaModel(keras.Model):
         self._local = threading.local()
         self._adapt_function: Callable | None = None
         self._query_function: Callable | None = None
+        self._sample_function: Callable | None = None
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """Adapts to the supports and answers the queries."""
         support_x, support_y, support_mask, query_x = self._unpack(inputs)
         self._example_shape = tuple(support_x.shape[2:])
-        support_x, query_x = self._encode(support_x, support_mask, query_x, training)
+        support_x, query_x = self._encode(support_x, support_mask, query_x)
         return self.learner(
             {
                 "support_x": support_x,
@@ -229,12 +231,35 @@ class MetaModel(keras.Model):
             sample_weight: Weights `(B, Q)`, 0 for queries that are padding.
             training: Whether the model is in training.
         """
-        if self._training_state.uses_logits:
+        if training and getattr(self.learner, "has_objective", False):
+            return self._objective(x, y, sample_weight)
+        if self._uses_logits:
             y_pred = logits_of(y_pred)
         if sample_weight is not None:
             sample_weight = ops.cast(sample_weight, "float32")
             sample_weight = sample_weight * mean_of_present(sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def _objective(self, x: Any, y: Any, sample_weight: Any) -> Any:
+        """Returns the learner's own loss, with the penalties of the layers."""
+        support_x, support_y, support_mask, query_x = self._unpack(x)
+        support_x, query_x = self._encode(support_x, support_mask, query_x)
+        if sample_weight is None:
+            sample_weight = ops.ones(ops.shape(query_x)[:2], "float32")
+        inputs = {
+            "support_x": support_x,
+            "support_y": support_y,
+            "support_mask": support_mask,
+            "query_x": query_x,
+        }
+        loss = self.learner.objective(inputs, y, sample_weight, self._loss_of)
+        return loss + sum(ops.sum(penalty) for penalty in self.losses)
+
+    def _loss_of(self, y: Any, y_pred: Any, weight: Any) -> Any:
+        """Returns the mean over episodes of the mean over those that are there."""
+        if self._uses_logits:
+            y_pred = logits_of(y_pred)
+        return self._training_state.episodes.loss(y, y_pred, weight)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -332,21 +357,13 @@ class MetaModel(keras.Model):
             ValueError: If the queries do not fit the model or phi.
         """
         check_count("batch_size", batch_size)
-        if not self.built:
-            raise ValueError(
-                "`predict_query` needs a model that has been fitted, loaded or "
-                "adapted. Received: a model that is not built"
-            )
-        query_x = np.asarray(query_x)
-        one_task = query_x.ndim == len(self._example_shape) + 1
-        if one_task:
-            query_x = query_x[None]
-        self._check_queries(query_x, phi)
+        phi, query_x, one_task = self._check_queries(phi, query_x)
         if self._query_function is None:
             self._query_function = compiled(self, self._predict)
-        phi = keras.tree.map_structure(ops.convert_to_tensor, phi)
         tasks, queries = query_x.shape[:2]
         step = max(1, min(queries, batch_size // tasks))
+        if getattr(self.learner, "sequential_queries", False):
+            step = queries
         answers = []
         for start in range(0, queries, step):
             part = query_x[:, start : start + step]
@@ -359,6 +376,43 @@ class MetaModel(keras.Model):
             answers.append(ops.convert_to_numpy(answer)[:, :there])
         predicted = np.concatenate(answers, axis=1)
         return predicted[0] if one_task else predicted
+
+    def sample(self, phi: Any, query_x: Any, n: int, seed: int | None = None) -> Any:
+        """Draws functions of a latent learner, such as `NeuralProcess`.
+
+        Args:
+            phi: What `adapt` returned.
+            query_x: Queries of one task `(Q, ...)`, or of every task of phi
+                `(B, Q, ...)`.
+            n: Integer, how many functions.
+            seed: Integer, optional: the same seed draws the same functions.
+
+        Returns:
+            Array of their values `(n, Q, Dy)` or `(n, B, Q, Dy)`.
+
+        Raises:
+            ValueError: If the learner has no latent variable, or the queries do not
+                fit.
+        """
+        check_count("n", n)
+        if not callable(getattr(self.learner, "functions", None)):
+            raise ValueError(
+                "`sample` needs a learner with a latent variable, such as "
+                f"`NeuralProcess`. Received: learner={self.learner!r}"
+            )
+        phi, query_x, one_task = self._check_queries(phi, query_x)
+        shape = (len(query_x), n, self.learner.latent_size)
+        noise = np.random.default_rng(seed).normal(size=shape).astype("float32")
+        if self._sample_function is None:
+            self._sample_function = compiled(self, self._sample)
+        drawn = ops.convert_to_numpy(self._sample_function(phi, query_x, noise))
+        return drawn[:, 0] if one_task else drawn
+
+    def _sample(self, phi: Any, query_x: Any, noise: Any) -> Any:
+        features = self._query_features(phi, query_x)
+        if _reads_support(self.encoder):
+            phi = phi["learner"]
+        return self.learner.functions(phi, features, noise)
 
     def _adapt(self, support_x: Any, support_y: Any, support_mask: Any) -> Any:
         if self.encoder is None:
@@ -373,15 +427,20 @@ class MetaModel(keras.Model):
         return self.learner.adapt(features, support_y, support_mask)
 
     def _predict(self, phi: Any, query_x: Any) -> Any:
-        if self.encoder is None:
-            return self.learner.predict(phi, _as_numbers(query_x, self.compute_dtype))
+        features = self._query_features(phi, query_x)
         if _reads_support(self.encoder):
-            features = self.encoder.encode(phi["encoder"], query_x)
-            return self.learner.predict(phi["learner"], features)
-        return self.learner.predict(phi, self._encode_rows(query_x))
+            phi = phi["learner"]
+        return self.learner.predict(phi, features)
+
+    def _query_features(self, phi: Any, query_x: Any) -> Any:
+        if self.encoder is None:
+            return _as_numbers(query_x, self.compute_dtype)
+        if _reads_support(self.encoder):
+            return self.encoder.encode(phi["encoder"], query_x)
+        return self._encode_rows(query_x)
 
     def _encode(
-        self, support_x: Any, support_mask: Any, query_x: Any, training: bool | None
+        self, support_x: Any, support_mask: Any, query_x: Any
     ) -> tuple[Any, Any]:
         """Returns features of support and queries, from one call of the encoder."""
         if self.encoder is None:
@@ -432,28 +491,37 @@ class MetaModel(keras.Model):
             }
         )
 
-    def _check_queries(self, query_x: np.ndarray, phi: Any) -> None:
+    def _check_queries(self, phi: Any, query_x: Any) -> tuple[Any, np.ndarray, bool]:
+        """Returns phi and queries with an axis of tasks, and whether they had none."""
+        if not self.built:
+            raise ValueError(
+                "Queries need a model that has been fitted, loaded or adapted. "
+                "Received: a model that is not built"
+            )
         shape = self._example_shape
-        tasks = {len(leaf) for leaf in keras.tree.flatten(phi)}
+        query_x = given = np.asarray(query_x)
+        one_task = query_x.ndim == len(shape) + 1
+        if one_task:
+            query_x = query_x[None]
         fits = query_x.ndim == len(shape) + 2 and all(
             b is None or a == b for a, b in zip(query_x.shape[2:], shape, strict=True)
         )
-        if not fits:
+        if not fits or query_x.shape[1] == 0:
             raise ValueError(
-                f"`query_x` must hold examples of shape {shape}, with an axis of "
-                "queries before and perhaps one of tasks. Received: query_x of shape "
-                f"{query_x.shape}"
+                f"`query_x` must hold one or more examples of shape {shape}, with an "
+                "axis of queries before and perhaps one of tasks. Received: query_x "
+                f"of shape {given.shape}"
             )
-        if tasks != {query_x.shape[0]}:
+        tasks = {len(leaf) for leaf in keras.tree.flatten(phi)}
+        if tasks != {len(query_x)}:
             raise ValueError(
                 "`query_x` must have queries for every task of `phi`. Received: phi of "
-                f"{sorted(tasks)} tasks, query_x of {query_x.shape[0]}"
+                f"{sorted(tasks)} tasks, query_x of {len(query_x)}"
             )
-        if query_x.shape[1] == 0:
-            raise ValueError(
-                "`query_x` must hold at least one query. Received: query_x of shape "
-                f"{query_x.shape}"
-            )
+        phi = keras.tree.map_structure(ops.convert_to_tensor, phi)
+        if query_x.dtype == "float64":
+            query_x = query_x.astype("float32")
+        return phi, query_x, one_task
 
     def _check_loss(self, resolved: Any, given: Any) -> None:
         distribution = getattr(self.learner, "distribution", None)

@@ -52,6 +52,7 @@ from keras_mtl.models.model_arguments import (
     plain_numbers,
     weights_by_task,
 )
+from keras_mtl.models.saved_seeds import SavedSeeds
 from keras_mtl.models.sharing import (
     LayerSharing,
     inputs_of_tasks,
@@ -97,7 +98,7 @@ class _Training:
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
-class MultiTaskModel(engine.TrainStep, keras.Model):
+class MultiTaskModel(engine.TrainStep, SavedSeeds, keras.Model):
     """A model of several tasks, each with its own loss, metrics and weight.
 
     A task is a key: `loss`, `metrics`, `loss_weights`, labels and sample weights
@@ -1278,25 +1279,6 @@ class MultiTaskModel(engine.TrainStep, keras.Model):
             return cls(**config)
         network = keras.saving.deserialize_keras_object(network, custom_objects)
         return cls(network.input, network.output, **config)
-
-    def save_own_variables(self, store: Any) -> None:
-        """Saves the states of random seeds, which Keras leaves out."""
-        super().save_own_variables(store)
-        for index, seed in enumerate(self._seed_states()):
-            store[f"seed_{index}"] = seed
-
-    def load_own_variables(self, store: Any) -> None:
-        """Loads the states of random seeds, if the file has those of this model."""
-        own = {k: store[k] for k in store.keys() if not k.startswith("seed_")}
-        super().load_own_variables(own)
-        seeds = self._seed_states()
-        if len(store.keys()) - len(own) == len(seeds):
-            for index, seed in enumerate(seeds):
-                seed.assign(store[f"seed_{index}"])
-
-    def _seed_states(self) -> list[keras.Variable]:
-        others = {id(v) for v in [*self.weights, *self.metrics_variables]}
-        return [v for v in self.variables if id(v) not in others]
 
 
 class _EpochEnd(keras.callbacks.Callback):

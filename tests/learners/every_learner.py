@@ -11,22 +11,79 @@ from keras_mtl.losses import GaussianNegativeLogLikelihood
 WAYS = 3
 FEATURES = 6
 
+
+def _for_both(name, **sizes):
+    """Returns a maker of the learner for classes, and one for numbers."""
+    make = getattr(learners, name)
+    return (
+        lambda: make(ways=WAYS, **sizes),
+        lambda: make(output_dim=2, **sizes),
+    )
+
+
+_BOTH = {
+    "InContextTransformer": _for_both(
+        "InContextTransformer", width=16, depth=2, heads=2
+    ),
+    "ConditionalNeuralProcess": _for_both(
+        "ConditionalNeuralProcess", width=16, encoder_depth=2, decoder_depth=2
+    ),
+    "DeepSet": _for_both("DeepSet", width=16, depth=2),
+    "Recurrent": _for_both("Recurrent", units=12),
+    "SNAIL": _for_both("SNAIL", filters=4, width=1 / 32, max_support=6),
+    "MemoryAugmented": _for_both(
+        "MemoryAugmented", units=12, slots=8, slot_size=4, reads=2
+    ),
+    "HyperNetwork": _for_both("HyperNetwork", width=16, encoder_depth=2, hidden=8),
+}
 CLASSIFIERS = {
     "PrototypicalNetwork": lambda: learners.PrototypicalNetwork(
         ways=WAYS, distance="cosine"
     ),
-    "InContextTransformer": lambda: learners.InContextTransformer(
-        ways=WAYS, width=16, depth=2, heads=2
-    ),
+    "MatchingNetwork": lambda: learners.MatchingNetwork(ways=WAYS),
+    "RelationNetwork": lambda: learners.RelationNetwork(ways=WAYS, hidden=16),
+    **{name: makers[0] for name, makers in _BOTH.items()},
 }
 REGRESSORS = {
-    "InContextTransformer": lambda: learners.InContextTransformer(
-        output_dim=2, width=16, depth=2, heads=2
+    "AttentiveNeuralProcess": lambda: learners.AttentiveNeuralProcess(
+        output_dim=2, width=16, heads=2, encoder_depth=2, decoder_depth=2
+    ),
+    "NeuralProcess": lambda: learners.NeuralProcess(
+        output_dim=2, width=16, encoder_depth=2, decoder_depth=2, num_samples=4
+    ),
+    "ConvolutionalNeuralProcess": lambda: learners.ConvolutionalNeuralProcess(
+        output_dim=2, domain=(-3, 3), points_per_unit=4, channels=8, depth=2
+    ),
+    **{name: makers[1] for name, makers in _BOTH.items()},
+}
+VARIANTS = {
+    "MatchingNetwork-full": lambda: learners.MatchingNetwork(
+        ways=WAYS, full_context=True
+    ),
+    "GRU-ways": lambda: learners.Recurrent(ways=WAYS, units=12, depth=2, cell="gru"),
+    "MANN-every_step": lambda: learners.MemoryAugmented(
+        ways=WAYS, protocol="every_step", units=12, slots=8, slot_size=4, reads=2
+    ),
+    "HyperNetwork-film": lambda: learners.HyperNetwork(
+        ways=WAYS, generates="film", width=16, encoder_depth=2, hidden=8
+    ),
+    "HyperNetwork-network": lambda: learners.HyperNetwork(
+        ways=WAYS, generates="network", width=16, encoder_depth=2, hidden=8
+    ),
+    "NeuralProcess-ml": lambda: learners.NeuralProcess(
+        output_dim=2,
+        width=16,
+        encoder_depth=2,
+        decoder_depth=2,
+        num_samples=4,
+        objective="maximum_likelihood",
+        deterministic_path=False,
     ),
 }
 LEARNERS = {f"{name}-ways": make for name, make in CLASSIFIERS.items()} | {
     f"{name}-output_dim": make for name, make in REGRESSORS.items()
 }
+LEARNERS |= VARIANTS
 
 
 def make_model(make_learner, **kwargs):

@@ -1,0 +1,229 @@
+"""Memory-augmented neural networks."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mtl.argument_checks import check_choice, check_count, check_number
+from keras_mtl.learners.feature_vectors import check_vectors
+from keras_mtl.learners.learner import Learner
+from keras_mtl.learners.least_recently_used_memory import LeastRecentlyUsedMemory
+from keras_mtl.learners.support_sequence import at_place, in_front
+
+
+@keras.saving.register_keras_serializable("keras_mtl")
+class MemoryAugmented(Learner):
+    """An LSTM with a memory beside it, written to where it was used least (MANN).
+
+    The controller reads an example, writes to the memory, and reads from it by
+    similarity; see `LeastRecentlyUsedMemory` for the access. phi is the memory with its
+    weights, and the state of the controller. It is wiped for every task.
+
+    `protocol="support"`: each example is read with its label, and each query is a step
+    of its own after the support.
+
+    `protocol="every_step"`, that of the paper: an example is read with the label of the
+    one *before*, and its own label is to be predicted, at every step. In training the
+    loss that `compile` is given is averaged over all steps of the support and the
+    queries; `predict_steps` gives what is predicted at each step, for accuracy by the
+    number of examples of a class that were seen.
+
+    Args:
+        ways: Integer, the number of classes of a task, for classification.
+        output_dim: Integer, the numbers of a label, for regression.
+        distribution: With `output_dim`, what is predicted. Defaults to `"gaussian"`.
+        protocol: `"support"` or `"every_step"`. Defaults to `"support"`.
+        units: Integer, units of the controller. Defaults to 200.
+        slots: Integer, rows of the memory. Defaults to 128.
+        slot_size: Integer, numbers in a row. Defaults to 40.
+        reads: Integer, read heads. Defaults to 4.
+        usage_decay: Number γ between 0 and 1. Defaults to 0.95.
+        read_strength: Boolean, whether similarities are multiplied with a number that
+            the controller says, before the softmax. In the paper they are not: with
+            128 rows a perfect match then has at most a weight of 0.055. Defaults to
+            `True`.
+        separate_write: Boolean, whether what is written is not the key of reading.
+            Defaults to `False`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Example:
+
+    ```python
+    learner = keras_mtl.learners.MemoryAugmented(ways=5, units=32, slots=16)
+    inputs = {
+        "support_x": np.zeros((2, 5, 8), "float32"),
+        "support_y": np.tile(np.arange(5), (2, 1)),
+        "support_mask": np.ones((2, 5), "bool"),
+        "query_x": np.zeros((2, 15, 8), "float32"),
+    }
+    assert learner(inputs).shape == (2, 15, 5)
+    ```
+
+    Reference:
+        Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", ICML
+        2016, https://proceedings.mlr.press/v48/santoro16.html
+    """
+
+    needs_support = False
+
+    def __init__(
+        self,
+        ways: int | None = None,
+        output_dim: int | None = None,
+        distribution: Any = "gaussian",
+        protocol: str = "support",
+        units: int = 200,
+        slots: int = 128,
+        slot_size: int = 40,
+        reads: int = 4,
+        usage_decay: float = 0.95,
+        read_strength: bool = True,
+        separate_write: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(ways, output_dim, distribution, **kwargs)
+        self.protocol = check_choice("protocol", protocol, ("support", "every_step"))
+        self.units = check_count("units", units)
+        self.slots = check_count("slots", slots)
+        self.slot_size = check_count("slot_size", slot_size)
+        self.reads = check_count("reads", reads)
+        if reads > slots:
+            raise ValueError(
+                "`reads` must be at most `slots`. "
+                f"Received: reads={reads}, slots={slots}"
+            )
+        self.usage_decay = check_number(
+            "usage_decay", usage_decay, at_least=0, at_most=1
+        )
+        self.read_strength = read_strength
+        self.separate_write = separate_write
+        dtype = self.dtype_policy
+        self.memory = LeastRecentlyUsedMemory(
+            units,
+            slots,
+            slot_size,
+            reads,
+            usage_decay,
+            read_strength,
+            separate_write,
+            controller_dtype=dtype,
+            dtype="float32",
+        )
+        self.sequence = keras.layers.RNN(
+            self.memory, return_sequences=True, return_state=True, dtype="float32"
+        )
+        self.head = keras.layers.Dense(self.output_size, dtype=dtype)
+
+    def adapt(self, support_x: Any, support_y: Any, support_mask: Any) -> Any:
+        """Returns the state after the support: memory, weights and controller."""
+        states, _, last, seen = self._read(support_x, support_y, support_mask)
+        return {"states": states, "last_label": last, **seen}
+
+    def predict(self, phi: Any, query_x: Any) -> Any:
+        """Returns predictions `(B, Q, ...)`."""
+        check_vectors(query_x, "query_x")
+        queries = ops.shape(query_x)[1]
+        label = ops.repeat(phi["last_label"][:, None], queries, axis=1)
+        there = ops.ones(ops.shape(query_x)[:2], "bool")
+        tokens = self._tokens(query_x, label, there)
+        tokens = ops.reshape(tokens, (-1, tokens.shape[-1]))
+        states = [ops.repeat(part, queries, axis=0) for part in phi["states"]]
+        output, _ = self.memory(tokens, states)
+        output = ops.reshape(output, (-1, queries, output.shape[-1]))
+        return self.answer(self.head(output), phi)
+
+    def predict_steps(self, x: Any, y: Any, mask: Any = None) -> Any:
+        """Returns what is predicted at each step of a sequence, before its label.
+
+        Args:
+            x: Features `(B, T, D)`.
+            y: Labels `(B, T)` or `(B, T, label_size)`.
+            mask: Whether each is there `(B, T)`. Defaults to `None`, all are.
+
+        Returns:
+            Predictions `(B, T, ...)`.
+
+        Raises:
+            ValueError: If the protocol is not `"every_step"`.
+        """
+        if self.protocol != "every_step":
+            raise ValueError(
+                "`predict_steps` needs protocol='every_step': otherwise a step is told "
+                f"its own label. Received: protocol={self.protocol!r}"
+            )
+        if mask is None:
+            mask = ops.ones(ops.shape(x)[:2], "bool")
+        _, outputs, _, seen = self._read(x, y, mask)
+        if self.ways:
+            seen = {"seen": ops.ones_like(seen["seen"])}
+        return self.answer(self.head(outputs), seen)
+
+    def objective(
+        self,
+        inputs: dict[str, Any],
+        query_y: Any,
+        query_mask: Any,
+        loss: Any,
+    ) -> Any:
+        """Returns the mean loss over all steps, in training by `"every_step"`.
+
+        Args:
+            inputs: As of `call`.
+            query_y: Labels of the queries.
+            query_mask: Whether each query is there `(B, Q)`.
+            loss: A function of labels, predictions and weights.
+        """
+        mask = inputs["support_mask"]
+        predicted = self.predict_steps(inputs["support_x"], inputs["support_y"], mask)
+        labels = inputs["support_y"]
+        if self.output_dim and len(labels.shape) == 2:
+            labels = labels[..., None]
+        of_support = loss(labels, predicted, ops.cast(mask, "float32"))
+        of_query = loss(query_y, self.call(inputs), query_mask)
+        steps = ops.cast(ops.shape(mask)[1], "float32")
+        asked = ops.cast(ops.shape(query_mask)[1], "float32")
+        return (steps * of_support + asked * of_query) / (steps + asked)
+
+    @property
+    def has_objective(self) -> bool:
+        """Whether `objective` is trained on, in place of the loss at the queries."""
+        return self.protocol == "every_step"
+
+    def _read(
+        self, x: Any, y: Any, mask: Any
+    ) -> tuple[list[Any], Any, Any, dict[str, Any]]:
+        """Reads a sequence.
+
+        Returns:
+            The states at its end, outputs at each step `(B, T, size)`, the label that a
+            next step is told `(B, label_size)`, and what `answer` needs.
+        """
+        check_vectors(x, "support_x")
+        labels, seen = self.read_labels(y, mask)
+        mask, x, labels = in_front(mask, x, labels)
+        last = ops.zeros_like(labels[:, 0])
+        if self.protocol == "every_step":
+            counts = ops.sum(ops.cast(mask, "int32"), axis=1)
+            last = at_place(labels, counts - 1)
+            labels = ops.pad(labels, [[0, 0], [1, 0], [0, 0]])[:, :-1]
+        outputs, *states = self.sequence(self._tokens(x, labels, mask))
+        return states, outputs, last, seen
+
+    def _tokens(self, x: Any, labels: Any, there: Any) -> Any:
+        parts = (x, labels, there[..., None])
+        return ops.concatenate([ops.cast(t, "float32") for t in parts], axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "protocol": self.protocol,
+            "units": self.units,
+            "slots": self.slots,
+            "slot_size": self.slot_size,
+            "reads": self.reads,
+            "usage_decay": self.usage_decay,
+            "read_strength": self.read_strength,
+            "separate_write": self.separate_write,
+        }
