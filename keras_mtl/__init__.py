@@ -2,6 +2,7 @@
 
 from keras_mtl import (
     aggregation,
+    analysis,
     data,
     datasets,
     distributions,
@@ -21,6 +22,7 @@ __all__ = [
     "MetaModel",
     "MultiTaskModel",
     "aggregation",
+    "analysis",
     "data",
     "datasets",
     "distributions",

@@ -15,10 +15,22 @@ LAYERS = {
     "weighting": set(),
     "aggregation": set(),
     "data": set(),
-    "metrics": set(),
+    "distributions": set(),
+    "losses": {"distributions"},
+    "metrics": {"distributions"},
+    "learners": {"distributions"},
     "datasets": {"data"},
     "engine": {"weighting", "aggregation"},
-    "models": {"engine", "layers", "weighting", "aggregation", "metrics"},
+    "models": {
+        "engine",
+        "layers",
+        "weighting",
+        "aggregation",
+        "learners",
+        "losses",
+        "metrics",
+    },
+    "analysis": {"models", "metrics"},
 }
 COMMON = {"argument_checks"}
 

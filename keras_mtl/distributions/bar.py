@@ -51,9 +51,10 @@ class Bar(Distribution):
 
     def __init__(self, borders: Sequence[float]) -> None:
         numbers = np.asarray(borders, "float64")
+        with np.errstate(over="ignore"):
+            single = numbers.astype("float32")
         valid = numbers.ndim == 1 and len(numbers) >= 4
-        valid = valid and np.isfinite(numbers).all()
-        single = numbers.astype("float32")
+        valid = valid and np.isfinite(single).all()
         if not valid or (np.diff(single) <= 0).any():
             raise ValueError(
                 "`borders` must be at least 4 finite numbers that increase, also in "
@@ -94,7 +95,7 @@ class Bar(Distribution):
 
     def log_prob(self, y: Any, parameters: Any) -> Any:
         """Returns the logarithm of the density at y `(..., Dy)`, in nats."""
-        log_mass = ops.log_softmax(ops.cast(parameters, "float32"), axis=-1)
+        log_mass = ops.log_softmax(self._logits(parameters), axis=-1)
         y = ops.cast(y, "float32")
         place = self._place(y)
         log_mass = _at(log_mass, place)
@@ -112,16 +113,16 @@ class Bar(Distribution):
 
     def mean(self, parameters: Any) -> Any:
         """Returns the mean `(..., Dy)`."""
-        mass = ops.softmax(ops.cast(parameters, "float32"), axis=-1)
+        mass = ops.softmax(self._logits(parameters), axis=-1)
         centres = 0.5 * (self._borders[:-1] + self._borders[1:])
         offsets = self._tails * math.sqrt(2 / math.pi)
         centres[0] = self._borders[1] - offsets[0]
         centres[-1] = self._borders[-2] + offsets[1]
-        return ops.sum(mass * centres.astype("float32"), axis=-1)
+        return ops.sum(mass * ops.convert_to_tensor(centres, "float32"), axis=-1)
 
     def cdf(self, y: Any, parameters: Any) -> Any:
         """Returns the probability of no more than y `(..., Dy)`."""
-        mass = ops.softmax(ops.cast(parameters, "float32"), axis=-1)
+        mass = ops.softmax(self._logits(parameters), axis=-1)
         y = ops.cast(y, "float32")
         place = self._place(y)
         before = _at(ops.cumsum(mass, axis=-1) - mass, place)
@@ -131,15 +132,14 @@ class Bar(Distribution):
         last = ops.erf(above / (self._tails[1] * math.sqrt(2)))
         share = ops.where(place == 0, first, share)
         share = ops.where(place == self.raw_size - 1, last, share)
-        return before + _at(mass, place) * share
+        return ops.clip(before + _at(mass, place) * share, 0.0, 1.0)
 
     def quantile(self, probability: Any, parameters: Any) -> Any:
         """Returns the number that is not exceeded with this probability."""
-        mass = ops.softmax(ops.cast(parameters, "float32"), axis=-1)
+        mass = ops.softmax(self._logits(parameters), axis=-1)
+        probability = ops.cast(probability, "float32") + ops.zeros_like(mass[..., 0])
+        mass = mass + ops.zeros_like(probability)[..., None]
         until = ops.cumsum(mass, axis=-1)
-        probability = ops.broadcast_to(
-            ops.cast(probability, "float32"), ops.shape(until)[:-1]
-        )
         reached = ops.cast(until < probability[..., None], "int32")
         place = ops.minimum(ops.sum(reached, axis=-1), self.raw_size - 1)
         mass = ops.maximum(_at(mass, place), 1e-12)
@@ -156,6 +156,15 @@ class Bar(Distribution):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return {"borders": self.borders}
+
+    def _logits(self, parameters: Any) -> Any:
+        logits = ops.cast(parameters, "float32")
+        if logits.shape[-1] != self.raw_size:
+            raise ValueError(
+                f"A Bar has {self.raw_size} logits on the last axis. Received: "
+                f"parameters of shape {tuple(logits.shape)}"
+            )
+        return logits
 
     def _place(self, y: Any) -> Any:
         place = ops.searchsorted(

@@ -139,6 +139,8 @@ class HyperNetwork(Learner):
     def adapt(self, support_x: Any, support_y: Any, support_mask: Any) -> Any:
         """Returns the weights that were made, for each task."""
         check_vectors(support_x, "support_x")
+        if not self.built:
+            self.build({"support_x": tuple(support_x.shape)})
         labels, seen = self.read_labels(support_y, support_mask)
         if self.by_class:
             read = class_means(labels, self.encoder(support_x))  # B, N, width

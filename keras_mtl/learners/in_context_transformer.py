@@ -15,11 +15,12 @@ from keras_mtl.learners.support_attention import SupportAttentionBlock
 class InContextTransformer(Learner):
     """A transformer whose tokens are the examples of a support, and queries.
 
-    A token of the support is made of features and label, a token of a query of
-    features alone. Tokens of the support attend to each other, a query attends to the
-    support and to itself; there are no positions, so the support is a set. phi holds
-    keys and values of each block: a query costs as much as the support is long, and
-    the support is read once however many queries follow.
+    A token of the support is the sum of what is made of its features and of its label,
+    a token of a query what is made of its features: so a query is like the examples
+    that it is to be compared with. Tokens of the support attend to each other, a query
+    attends to the support and to itself; there are no positions, so the support is a
+    set. phi holds keys and values of each block: a query costs as much as the support
+    is long, and the support is read once however many queries follow.
 
     Args:
         ways: Integer, the number of classes of a task, for classification.
@@ -84,7 +85,8 @@ class InContextTransformer(Learner):
             )
         hidden = 2 * width if hidden is None else check_count("hidden", hidden)
         dtype = self.dtype_policy
-        self.embed = multi_layer_perceptron([hidden, width], "gelu", dtype, "embed")
+        self.embed_x = multi_layer_perceptron([hidden, width], "gelu", dtype)
+        self.embed_y = keras.layers.Dense(width, dtype=dtype)
         self.blocks = [
             SupportAttentionBlock(width, heads, hidden, dropout, dtype=dtype)
             for _ in range(depth)
@@ -97,7 +99,7 @@ class InContextTransformer(Learner):
         check_vectors(support_x, "support_x")
         labels, seen = self.read_labels(support_y, support_mask)
         mask = ops.cast(support_mask, "bool")
-        tokens = self._tokens(support_x, labels, 1.0)
+        tokens = self.embed_x(support_x) + self.embed_y(labels)
         memories = []
         for block in self.blocks[:-1]:
             tokens, memory = block.read(tokens, mask)
@@ -108,18 +110,11 @@ class InContextTransformer(Learner):
     def predict(self, phi: Any, query_x: Any) -> Any:
         """Returns predictions `(B, Q, ...)`."""
         check_vectors(query_x, "query_x")
-        unknown = ops.zeros((*ops.shape(query_x)[:2], self.label_size), "float32")
-        tokens = self._tokens(query_x, unknown, 0.0)
+        tokens = self.embed_x(query_x)
         mask = ops.cast(phi["mask"], "bool")
         for block, memory in zip(self.blocks, phi["blocks"], strict=True):
             tokens = block.ask(tokens, memory, mask)
         return self.answer(self.head(self.norm(tokens)), phi)
-
-    def _tokens(self, x: Any, labels: Any, known: float) -> Any:
-        x = ops.cast(x, self.compute_dtype)
-        labels = ops.cast(labels, self.compute_dtype)
-        flag = known * ops.ones_like(labels[..., :1])
-        return self.embed(ops.concatenate([x, labels, flag], axis=-1))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

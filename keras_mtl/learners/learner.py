@@ -57,8 +57,9 @@ class Learner(keras.layers.Layer):
 
 
     learner = NearestMean(ways=2)
-    phi = learner.adapt(np.array([[[0.0], [1.0]]]), np.array([[0, 1]]), np.ones((1, 2)))
-    learner.predict(phi, np.array([[[0.2]]]))  # class 0: 0.65
+    x = np.array([[[0.0], [1.0]]], "float32")
+    phi = learner.adapt(x, np.array([[0, 1]]), np.ones((1, 2)))
+    learner.predict(phi, np.array([[[0.2]]], "float32"))  # class 0: 0.65
     ```
 
     Reference:
@@ -94,12 +95,12 @@ class Learner(keras.layers.Layer):
         self.output_dim = (
             None if output_dim is None else check_count("output_dim", output_dim)
         )
-        self.distribution = distributions.get(distribution)
+        self.distribution = None
         self._answers: Answers | None = None
         if ways is not None:
             self._answers = ClassAnswers(ways)
-            self.distribution = None
         elif output_dim is not None:
+            self.distribution = distributions.get(distribution)
             self._answers = NumberAnswers(output_dim, self.distribution)
 
     def adapt(self, support_x: Any, support_y: Any, support_mask: Any) -> Any:

@@ -92,6 +92,8 @@ class MatchingNetwork(Learner):
     def adapt(self, support_x: Any, support_y: Any, support_mask: Any) -> Any:
         """Returns g of each example, `(B, S, D)`, and their labels."""
         check_vectors(support_x, "support_x")
+        if not self.built:
+            self.build({"support_x": tuple(support_x.shape)})
         labels, seen = self.read_labels(support_y, support_mask)
         keys = ops.cast(support_x, "float32")
         if self.full_context:

@@ -68,7 +68,8 @@ class CalibrationError(keras.metrics.Metric):
         if sample_weight is not None:
             weight = weight * ops.cast(sample_weight, "float32")[..., None]
         reached, weight = ops.reshape(reached, (-1, 1)), ops.reshape(weight, (-1, 1))
-        below = ops.cast(reached <= self._probabilities.astype("float32"), "float32")
+        levels = ops.convert_to_tensor(self._probabilities, "float32")
+        below = ops.cast(reached <= levels, "float32")
         self.below.assign_add(ops.cast(ops.sum(weight * below, axis=0), self.dtype))
         self.count.assign_add(ops.cast(ops.sum(weight), self.dtype))
 

@@ -51,23 +51,33 @@ class EpisodeMean(keras.metrics.Metric):
         values = ops.cast(values, self.dtype)
         weight = ops.ones_like(values)
         if sample_weight is not None:
-            weight = ops.cast(sample_weight != 0, self.dtype)
+            present = ops.not_equal(ops.convert_to_tensor(sample_weight), 0)
+            weight = weight * ops.cast(present, self.dtype)
         values = ops.where(weight > 0, values, 0.0)
-        self.total.assign_add(ops.sum(values))
-        self.squares.assign_add(ops.sum(values * values))
-        self.count.assign_add(ops.sum(weight))
+        # Squares are about the mean: the difference of two sums of raw squares has no
+        # digit left where the spread is small.
+        added = ops.sum(weight)
+        total = ops.sum(values)
+        mean = ops.divide_no_nan(total, added)
+        squares = ops.sum(weight * (values - mean) ** 2)
+        step = mean - self._mean()
+        share = ops.divide_no_nan(added, self.count + added)
+        self.squares.assign_add(squares + step**2 * self.count * share)
+        self.total.assign_add(total)
+        self.count.assign_add(added)
 
     def result(self) -> dict[str, Any]:
         """Returns the mean and half the width of its interval."""
-        total, squares, count = (
-            ops.convert_to_tensor(v) for v in (self.total, self.squares, self.count)
-        )
-        mean = ops.divide_no_nan(total, count)
-        spread = ops.maximum(squares - count * mean**2, 0.0)
-        variance = spread / ops.maximum(count * (count - 1), 1.0)
+        squares, count = (ops.convert_to_tensor(v) for v in (self.squares, self.count))
+        variance = squares / ops.maximum(count * (count - 1), 1.0)
         half = ops.where(count > 1, _NORMAL_QUANTILE * ops.sqrt(variance), math.nan)
-        return {self.name: mean, f"{self.name}_ci95": half}
+        return {self.name: self._mean(), f"{self.name}_ci95": half}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
         return super().get_config()
+
+    def _mean(self) -> Any:
+        return ops.divide_no_nan(
+            ops.convert_to_tensor(self.total), ops.convert_to_tensor(self.count)
+        )

@@ -47,6 +47,12 @@ class IntervalCoverage(keras.metrics.Mean):
         super().__init__(name=name, dtype=dtype)
         self.distribution = distributions.get(distribution)
 
+    def values(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the share of the numbers of each query that are inside `(...)`."""
+        reached = self.distribution.cdf(y_true, ops.convert_to_tensor(y_pred))
+        inside = ops.abs(2 * reached - 1) <= self.confidence
+        return ops.mean(ops.cast(inside, "float32"), axis=-1)
+
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds queries.
 
@@ -55,10 +61,7 @@ class IntervalCoverage(keras.metrics.Mean):
             y_pred: Parameters of their distributions `(..., Dy, parameters)`.
             sample_weight: Weights `(...)`.
         """
-        reached = self.distribution.cdf(y_true, ops.convert_to_tensor(y_pred))
-        inside = ops.abs(2 * reached - 1) <= self.confidence
-        inside = ops.mean(ops.cast(inside, "float32"), axis=-1)
-        super().update_state(inside, sample_weight)
+        super().update_state(self.values(y_true, y_pred), sample_weight)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

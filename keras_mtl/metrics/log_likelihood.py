@@ -37,6 +37,11 @@ class LogLikelihood(keras.metrics.Mean):
         super().__init__(name=name, dtype=dtype)
         self.distribution = distributions.get(distribution)
 
+    def values(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the log-likelihood of each query `(...)`."""
+        log_prob = self.distribution.log_prob(y_true, ops.convert_to_tensor(y_pred))
+        return ops.sum(log_prob, axis=-1)
+
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds queries.
 
@@ -45,8 +50,7 @@ class LogLikelihood(keras.metrics.Mean):
             y_pred: Parameters of their distributions `(..., Dy, parameters)`.
             sample_weight: Weights `(...)`.
         """
-        log_prob = self.distribution.log_prob(y_true, ops.convert_to_tensor(y_pred))
-        super().update_state(ops.sum(log_prob, axis=-1), sample_weight)
+        super().update_state(self.values(y_true, y_pred), sample_weight)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

@@ -39,18 +39,21 @@ class ShapeDispatchedAccuracy(keras.metrics.Mean):
             y_pred: Predictions, `(..., 1)` or `(..., classes)`.
             sample_weight: Weights, `(...)`.
         """
+        super().update_state(self.values(y_true, y_pred), sample_weight)
+
+    def values(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns 1 for each row that is right, else 0 `(...)`."""
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         if y_pred.shape[-1] == 1:
             hit = ops.equal(ops.cast(y_true, "int32"), ops.cast(y_pred > 0.5, "int32"))
-            values = ops.mean(ops.cast(hit, "float32"), axis=-1)
-            return super().update_state(values, sample_weight)
+            return ops.mean(ops.cast(hit, "float32"), axis=-1)
         if len(y_true.shape) == len(y_pred.shape):
             one_column = y_true.shape[-1] == 1
             y_true = ops.squeeze(y_true, -1) if one_column else ops.argmax(y_true, -1)
         hit = ops.equal(
             ops.cast(y_true, "int32"), ops.cast(ops.argmax(y_pred, -1), "int32")
         )
-        return super().update_state(ops.cast(hit, "float32"), sample_weight)
+        return ops.cast(hit, "float32")
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""

@@ -36,6 +36,11 @@ class SquaredErrorOfMean(keras.metrics.Mean):
         super().__init__(name=name, dtype=dtype)
         self.distribution = distributions.get(distribution)
 
+    def values(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the squared error of each query `(...)`."""
+        mean = self.distribution.mean(ops.convert_to_tensor(y_pred))
+        return ops.mean((ops.cast(y_true, "float32") - mean) ** 2, axis=-1)
+
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds queries.
 
@@ -44,9 +49,7 @@ class SquaredErrorOfMean(keras.metrics.Mean):
             y_pred: Parameters of their distributions `(..., Dy, parameters)`.
             sample_weight: Weights `(...)`.
         """
-        mean = self.distribution.mean(ops.convert_to_tensor(y_pred))
-        error = ops.cast(y_true, "float32") - mean
-        super().update_state(ops.mean(error**2, axis=-1), sample_weight)
+        super().update_state(self.values(y_true, y_pred), sample_weight)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

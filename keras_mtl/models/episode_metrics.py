@@ -1,12 +1,12 @@
 """The metrics of a `MetaModel`, and their means over episodes."""
 
+from functools import partial
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_mtl.metrics.episode_mean import EpisodeMean
-from keras_mtl.metrics.shape_dispatched_accuracy import ShapeDispatchedAccuracy
 from keras_mtl.models.metric_arguments import (
     as_list,
     resolve_metric,
@@ -46,25 +46,19 @@ class EpisodeMetrics:
             sample_weight = ops.ones(ops.shape(y)[:2], "float32")
         sample_weight = ops.cast(sample_weight, "float32")
         present = ops.max(ops.abs(sample_weight), axis=1)
-        values = ops.vectorized_map(
-            self._values, (y, y_pred, loss_pred, sample_weight)
-        )  # B, means
-        for index, mean in enumerate(self.means):
-            mean.update_state(values[:, index], sample_weight=present)
-
-    def _values(self, episode: tuple[Any, ...]) -> Any:
-        """Returns the values of one episode."""
-        y, y_pred, loss_pred, weight = (t[None] for t in episode)
-        values = []
-        for metric in self._metrics:
-            state = metric.stateless_reset_state()
-            state = metric.stateless_update_state(
-                state, y, y_pred, sample_weight=weight
-            )
-            values.append(metric.stateless_result(state))
+        for metric, mean in zip(self._metrics, self.means, strict=False):
+            if callable(getattr(metric, "values", None)):
+                values = ops.cast(metric.values(y, y_pred), "float32")
+                total = ops.sum(sample_weight * values, axis=1)
+                values = ops.divide_no_nan(total, ops.sum(sample_weight, axis=1))
+            else:
+                values = ops.vectorized_map(
+                    partial(_value_of_episode, metric), (y, y_pred, sample_weight)
+                )
+            mean.update_state(values, sample_weight=present)
         if self._loss is not None:
-            values.append(self.loss(y, loss_pred, weight))
-        return ops.stack([ops.cast(value, "float32") for value in values])
+            losses = self._losses(y, loss_pred, sample_weight)
+            self.means[-1].update_state(ops.mean(losses, axis=1), present)
 
     def loss(self, y: Any, y_pred: Any, weight: Any) -> Any:
         """Returns the mean over episodes of the mean over queries that are there.
@@ -74,12 +68,24 @@ class EpisodeMetrics:
             y_pred: What the loss is given, `(B, Q, ...)`.
             weight: Weights of the queries `(B, Q)`.
         """
-        weight = ops.cast(weight, "float32")
-        weight = weight * mean_of_present(weight)
-        if isinstance(self._loss, keras.losses.Loss):
-            return self._loss(y, y_pred, sample_weight=weight)
-        losses = ops.cast(self._loss(y, y_pred), "float32")
-        return ops.mean(losses * ops.reshape(weight, ops.shape(losses)))
+        return ops.mean(self._losses(y, y_pred, ops.cast(weight, "float32")))
+
+    def _losses(self, y: Any, y_pred: Any, weight: Any) -> Any:
+        """Returns losses `(B, Q)`, weighted so that their mean is that over queries
+        that are there.
+        """
+        loss = self._loss
+        each = loss.call if isinstance(loss, keras.losses.Loss) else loss
+        losses = ops.cast(each(y, y_pred), "float32")
+        return losses * weight * mean_of_present(weight)
+
+
+def _value_of_episode(metric: keras.metrics.Metric, episode: tuple[Any, ...]) -> Any:
+    """Returns the value of a metric on one episode alone."""
+    y, y_pred, weight = (t[None] for t in episode)
+    state = metric.stateless_reset_state()
+    state = metric.stateless_update_state(state, y, y_pred, sample_weight=weight)
+    return ops.cast(metric.stateless_result(state), "float32")
 
 
 def mean_of_present(sample_weight: Any) -> Any:
@@ -114,8 +120,6 @@ def resolve_metrics(given: Any) -> list[keras.metrics.Metric]:
 
 def _is_mean(metric: keras.metrics.Metric) -> bool:
     """Returns whether a metric is a mean over queries, in its result as well."""
-    if isinstance(metric, ShapeDispatchedAccuracy):
-        return True
     return (
         isinstance(metric, keras.metrics.Mean)
         and type(metric).result is keras.metrics.Mean.result
