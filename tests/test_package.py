@@ -18,7 +18,7 @@ LAYERS = {
     "distributions": set(),
     "losses": {"distributions"},
     "metrics": {"distributions"},
-    "learners": {"distributions"},
+    "learners": {"distributions", "engine"},
     "datasets": {"data"},
     "engine": {"weighting", "aggregation"},
     "models": {

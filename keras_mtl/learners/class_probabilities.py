@@ -8,7 +8,10 @@ from keras import ops
 ABSENT = -1e9
 """The logit of a class that is not in the support."""
 
+_NAME = "_keras_mtl_logits"
+
 _logits: dict[int, tuple[weakref.ref, Any]] = {}
+"""Of tensors that take no attributes, those of JAX."""
 
 
 def class_probabilities(logits: Any) -> Any:
@@ -26,7 +29,13 @@ def class_probabilities(logits: Any) -> Any:
     """
     logits = ops.cast(logits, "float32")
     probabilities = ops.softmax(logits, axis=-1)
-    key = id(probabilities)
+    try:
+        # Not in a dict of the module: logits of a graph keep it, and so the
+        # probabilities, alive.
+        setattr(probabilities, _NAME, logits)
+        return probabilities
+    except AttributeError:
+        key = id(probabilities)
     reference = weakref.ref(probabilities, lambda _: _logits.pop(key, None))
     _logits[key] = (reference, logits)
     return probabilities
@@ -39,6 +48,9 @@ def logits_of(probabilities: Any) -> Any:
         probabilities: What `class_probabilities` returned, or other probabilities:
             then their logarithm is what is returned.
     """
+    logits = getattr(probabilities, _NAME, None)
+    if logits is not None:
+        return logits
     reference, logits = _logits.get(id(probabilities), (lambda: None, None))
     if reference() is probabilities:
         return logits

@@ -91,7 +91,13 @@ class ConvolutionalNeuralProcess(Learner):
         dtype = self.dtype_policy
         self.first = keras.layers.Dense(channels, dtype=dtype)
         self.convolutions = [
-            keras.layers.Conv1D(channels, kernel_size, padding="same", dtype=dtype)
+            keras.layers.Conv1D(
+                channels,
+                kernel_size,
+                padding="same",
+                data_format="channels_last",
+                dtype=dtype,
+            )
             for _ in range(depth)
         ]
         self.head = keras.layers.Dense(self.output_size, dtype=dtype)

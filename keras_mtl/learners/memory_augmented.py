@@ -155,6 +155,10 @@ class MemoryAugmented(Learner):
         if mask is None:
             mask = ops.ones(ops.shape(x)[:2], "bool")
         _, outputs, _, seen = self._read(x, y, mask)
+        # What was read were the examples that are there, one after the other.
+        place = ops.cumsum(ops.cast(mask, "int32"), axis=1) - 1
+        place = ops.maximum(place, 0)[..., None]
+        outputs = ops.take_along_axis(outputs, place, axis=1)
         if self.ways:
             seen = {"seen": ops.ones_like(seen["seen"])}
         return self.answer(self.head(outputs), seen)

@@ -189,6 +189,7 @@ class NeuralProcess(Learner):
             seed: Integer or `keras.random.SeedGenerator`, optional.
         """
         n = self.num_samples if n is None else n
+        query_y, _ = self.read_labels(query_y, query_mask)
         latents = self.latent.samples(phi["latent"], n, seed)
         of_sample = self._log_likelihoods(phi, query_x, query_y, query_mask, latents)
         return ops.logsumexp(of_sample, axis=1) - math.log(n)
@@ -208,14 +209,13 @@ class NeuralProcess(Learner):
         phi = self.adapt(
             inputs["support_x"], inputs["support_y"], inputs["support_mask"]
         )
-        query_y = ops.cast(query_y, "float32")
+        query_y, _ = self.read_labels(query_y, query_mask)
         query_mask = ops.cast(query_mask, "float32")
         count = ops.maximum(ops.sum(query_mask, axis=1), 1.0)
         if self.trained_on == "maximum_likelihood":
             found = self.log_likelihood(phi, query_x, query_y, query_mask)
             return -ops.mean(found / count)
-        there = ops.where(query_mask[..., None] > 0, query_y, 0.0)
-        posterior = self.latent(query_x, there, query_mask)
+        posterior = self.latent(query_x, query_y, query_mask)
         latents = self.latent.samples(posterior, 1)
         found = self._log_likelihoods(phi, query_x, query_y, query_mask, latents)[:, 0]
         bound = found - divergence(posterior, phi["latent"])

@@ -57,6 +57,11 @@ class NegativeLogLikelihood(keras.losses.Loss):
             dtype=dtype or "float32",
         )
         self.distribution = distributions.get(distribution)
+        if self.distribution is None:
+            raise ValueError(
+                "`distribution` must be that of the learner. "
+                "Received: distribution=None"
+            )
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns one loss a query."""

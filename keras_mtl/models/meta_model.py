@@ -243,7 +243,10 @@ class MetaModel(SavedSeeds, keras.Model):
     def _objective(self, x: Any, y: Any, sample_weight: Any) -> Any:
         """Returns the learner's own loss, with the penalties of the layers."""
         support_x, support_y, support_mask, query_x = self._unpack(x)
-        support_x, query_x = self._encode(support_x, support_mask, query_x)
+        # Outside of `call` Keras tells no layer that this is training.
+        support_x, query_x = self._encode(
+            support_x, support_mask, query_x, {"training": True}
+        )
         if sample_weight is None:
             sample_weight = ops.ones(ops.shape(query_x)[:2], "float32")
         inputs = {
@@ -440,7 +443,7 @@ class MetaModel(SavedSeeds, keras.Model):
         return self._encode_rows(query_x)
 
     def _encode(
-        self, support_x: Any, support_mask: Any, query_x: Any
+        self, support_x: Any, support_mask: Any, query_x: Any, mode: dict | None = None
     ) -> tuple[Any, Any]:
         """Returns features of support and queries, from one call of the encoder."""
         if self.encoder is None:
@@ -451,13 +454,15 @@ class MetaModel(SavedSeeds, keras.Model):
             support_x, state = self.encoder.adapt(support_x, support_mask)
             return support_x, self.encoder.encode(state, query_x)
         examples = ops.shape(support_x)[1]
-        both = self._encode_rows(ops.concatenate([support_x, query_x], axis=1))
+        both = ops.concatenate([support_x, query_x], axis=1)
+        both = self._encode_rows(both, mode)
         return both[:, :examples], both[:, examples:]
 
-    def _encode_rows(self, x: Any) -> Any:
+    def _encode_rows(self, x: Any, mode: dict | None = None) -> Any:
         """Returns features `(B, n, D)` of examples `(B, n, ...)`."""
         rows = ops.reshape(x, (-1, *x.shape[2:]))
-        features = self.encoder(_as_numbers(rows, self.compute_dtype))
+        rows = _as_numbers(rows, self.compute_dtype)
+        features = self.encoder(rows, **(mode or {}))
         return ops.reshape(features, (-1, ops.shape(x)[1], *features.shape[1:]))
 
     def _unpack(self, inputs: Any) -> tuple[Any, Any, Any, Any]:

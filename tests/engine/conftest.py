@@ -13,5 +13,5 @@ def pytest_collection_modifyitems(items):
         return
     here = [item for item in items if item.path.stem.startswith(_FILES)]
     for index, item in enumerate(here):
-        if index % 5:
+        if index % 8:
             item.add_marker(pytest.mark.slow)

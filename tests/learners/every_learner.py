@@ -56,6 +56,21 @@ REGRESSORS = {
     ),
     **{name: makers[1] for name, makers in _BOTH.items()},
 }
+
+
+def _gradient_based(name, **arguments):
+    sizes = {"hidden": (8,), "inner_steps": 2, **arguments}
+    return _for_both(name, **sizes)
+
+
+_OF_GRADIENTS = {
+    "MAML": _gradient_based("MAML", rates="parameter", rates_per_step=True),
+    "ANIL": _gradient_based("ANIL"),
+    "CAVIA": _gradient_based("CAVIA", rates="shared", context=3),
+    "Reptile": _gradient_based("Reptile"),
+}
+CLASSIFIERS |= {name: makers[0] for name, makers in _OF_GRADIENTS.items()}
+REGRESSORS |= {name: makers[1] for name, makers in _OF_GRADIENTS.items()}
 VARIANTS = {
     "MatchingNetwork-full": lambda: learners.MatchingNetwork(
         ways=WAYS, full_context=True

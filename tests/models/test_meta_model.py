@@ -231,6 +231,23 @@ def test_sample_draws_functions():
     np.testing.assert_allclose(many.mean(0), predicted[..., 0], atol=0.1)
 
 
+def test_an_objective_trains_the_encoder_in_training():
+    # Dropout of all leaves nothing: where it is in force answers depend on no input.
+    encoder = keras.Sequential(
+        [keras.layers.Dense(4), keras.layers.Dropout(1 - 1e-7), keras.layers.Dense(4)]
+    )
+    model = MetaModel(learners.NeuralProcess(output_dim=1, width=8), encoder)
+    model.compile(
+        keras.optimizers.SGD(0.1), loss=losses.GaussianNegativeLogLikelihood()
+    )
+    train = RegressionEpisodes(Sinusoids(), shots=5)
+    inputs, labels = train[0]
+    model(inputs)
+    before = encoder.layers[0].get_weights()[0]
+    model.train_on_batch(inputs, labels)
+    np.testing.assert_array_equal(before, encoder.layers[0].get_weights()[0])
+
+
 def test_a_learner_of_ones_own():
     class Mean(learners.Learner):
         """Answers with the mean label."""

@@ -40,6 +40,16 @@ def test_quickstart(tmp_path):
     assert (tmp_path / "quickstart.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
+@pytest.mark.ci
+def test_few_shot_digits(tmp_path):
+    arguments = ["--steps", "2", "--test-episodes", "40"]
+    printed = run("few_shot_digits.py", tmp_path, *arguments)
+    for expected in ("prototypes", "transformer", "1-shot", "other support"):
+        assert expected in printed
+    assert (tmp_path / "few_shot_digits.png").stat().st_size > 10_000
+
+
 @needs_data
 @pytest.mark.slow
 @pytest.mark.ci

@@ -17,8 +17,8 @@ _LONG_TRAINING = (
 
 # Of the others one in so many stays, and of the thorough ones those of one file in so
 # many: on JAX every test compiles what it calls.
-_OTHERS = {"tensorflow": 3, "torch": 2, "jax": 10}
-_FILES = {"tensorflow": 1, "torch": 1, "jax": 3}
+_OTHERS = {"tensorflow": 4, "torch": 2, "jax": 16}
+_FILES = {"tensorflow": 2, "torch": 1, "jax": 4}
 
 
 @pytest.hookimpl(tryfirst=True)

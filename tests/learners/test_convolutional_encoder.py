@@ -1,0 +1,125 @@
+import keras
+import numpy as np
+import pytest
+from built_learner import to_numpy
+
+from keras_mtl.learners import ConvolutionalEncoder, conv4
+from keras_mtl.learners.support_normalization import SupportNormalization
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(2, 5, 8, 8, 1)).astype("float32")
+SUPPORT, QUERY = IMAGES[:, :3], IMAGES[:, 3:]
+THERE = np.ones((2, 3), bool)
+
+
+def make(**kwargs):
+    return ConvolutionalEncoder(**{"filters": 4, "blocks": 2, "groups": 2, **kwargs})
+
+
+def encoded(encoder, x, **kwargs):
+    return to_numpy(encoder(x, **kwargs))
+
+
+@pytest.mark.parametrize("pool", ["max", "stride"])
+def test_each_block_halves_the_image(pool):
+    assert encoded(make(pool=pool), IMAGES[0]).shape == (5, 2 * 2 * 4)
+    assert encoded(make(pool=pool, embedding_dim=3), IMAGES[0]).shape == (5, 3)
+
+
+def test_conv4_makes_64_numbers_of_28_pixels():
+    assert encoded(conv4(norm="none"), np.zeros((1, 28, 28), "uint8")).shape == (1, 64)
+
+
+def test_grey_images_need_no_channel_and_integers_are_rescaled():
+    pixels = RNG.integers(0, 256, size=(2, 8, 8)).astype("uint8")
+    encoder = make(rescale=1 / 255)
+    given = encoded(encoder, pixels)
+    np.testing.assert_allclose(given, encoded(encoder, pixels[..., None]))
+    plain = make()
+    plain(IMAGES[0])
+    plain.set_weights(encoder.get_weights())
+    floats = (pixels[..., None] / 255).astype("float32")
+    np.testing.assert_allclose(given, encoded(plain, floats), atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer", "none", "batch"])
+def test_an_image_does_not_see_the_others(norm):
+    encoder = make(norm=norm)
+    every = encoded(encoder, IMAGES[0])
+    np.testing.assert_allclose(every[2:3], encoded(encoder, IMAGES[0, 2:3]), atol=1e-5)
+
+
+def test_in_training_batch_moments_are_of_all_images():
+    encoder = make(norm="batch")
+    every = encoded(encoder, IMAGES[0], training=True)
+    alone = encoded(encoder, IMAGES[0, 2:3], training=True)
+    assert np.abs(every[2:3] - alone).max() > 1e-3
+
+
+@pytest.mark.parametrize("norm, groups", [("group", 2), ("layer", 1)])
+def test_group_moments_against_numpy(norm, groups):
+    encoder = make(norm=norm, blocks=1)
+    given = encoded(encoder, IMAGES[0])
+    x = to_numpy(encoder.convolutions[0](IMAGES[0])).reshape(5, 64, groups, -1)
+    mean = x.mean((1, 3), keepdims=True)
+    x = (x - mean) / np.sqrt(x.var((1, 3), keepdims=True) + 1e-3)
+    x = np.maximum(x.reshape(5, 4, 2, 4, 2, 4), 0).max((2, 4))
+    np.testing.assert_allclose(given, x.reshape(5, -1), atol=1e-4)
+
+
+def test_support_moments_against_numpy():
+    layer = SupportNormalization()
+    mask = np.array([[1, 1, 0], [1, 1, 1]], bool)
+    support, moments = layer.adapt(SUPPORT, mask)
+    layer.gamma.assign([2.0])
+    layer.beta.assign([0.5])
+    query = to_numpy(layer.apply(QUERY, moments))
+    for task in range(2):
+        there = SUPPORT[task, mask[task]]
+        mean, root = there.mean(), np.sqrt(there.var() + 1e-3)
+        np.testing.assert_allclose(
+            to_numpy(support)[task], (SUPPORT[task] - mean) / root, atol=1e-5
+        )
+        np.testing.assert_allclose(
+            query[task], 2 * (QUERY[task] - mean) / root + 0.5, atol=1e-5
+        )
+
+
+def test_queries_see_the_support_and_no_queries():
+    encoder = make(norm="support")
+    _, state = encoder.adapt(SUPPORT, THERE)
+    every = to_numpy(encoder.encode(state, QUERY))
+    alone = to_numpy(encoder.encode(state, QUERY[:, :1]))
+    np.testing.assert_allclose(every[:, :1], alone, atol=1e-5)
+    _, other = encoder.adapt(3 * SUPPORT + 1, THERE)
+    assert np.abs(to_numpy(encoder.encode(other, QUERY)) - every).max() > 1e-2
+
+
+def test_the_support_is_encoded_as_a_query_would_be():
+    encoder = make(norm="support")
+    vectors, state = encoder.adapt(SUPPORT, THERE)
+    again = encoder.encode(state, SUPPORT)
+    np.testing.assert_allclose(to_numpy(vectors), to_numpy(again), atol=1e-5)
+
+
+def test_images_that_are_not_there_change_no_moments():
+    encoder = make(norm="support")
+    _, state = encoder.adapt(SUPPORT, THERE)
+    padded = np.concatenate([SUPPORT, 100 * QUERY], 1)
+    mask = np.concatenate([THERE, np.zeros((2, 2), bool)], 1)
+    _, other = encoder.adapt(padded, mask)
+    for one, two in zip(
+        keras.tree.flatten(state), keras.tree.flatten(other), strict=True
+    ):
+        np.testing.assert_allclose(to_numpy(one), to_numpy(two), atol=1e-4)
+
+
+def test_support_moments_need_a_support():
+    with pytest.raises(ValueError, match="images alone"):
+        make(norm="support")(IMAGES[0])
+
+
+def test_config_makes_the_same_encoder():
+    encoder = make(norm="layer", pool="stride", embedding_dim=3, rescale=0.5)
+    again = ConvolutionalEncoder.from_config(encoder.get_config())
+    assert again.get_config() == encoder.get_config()
