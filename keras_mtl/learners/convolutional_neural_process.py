@@ -24,7 +24,7 @@ class ConvolutionalNeuralProcess(Learner):
 
     Density d and signal s of the support are put on a grid, a convolutional network
     reads them, and its output at a query is again a sum of kernels. Where the support
-    is shifted so are the predictions, as long as both are on the grid. phi is what
+    is shifted so are the predictions, away from the ends of the grid. phi is what
     the network made of the support, at each point of the grid. For one input, x of
     shape `(B, n, 1)`.
 

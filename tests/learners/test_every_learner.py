@@ -94,7 +94,8 @@ def test_order_of_the_support(name):
         for key, value in inputs.items()
     }
     same = np.allclose(answers(model, inputs), answers(model, shuffled), atol=1e-5)
-    assert same == model.learner.ignores_order
+    # That a sequence matters may be too little to be seen: it is no promise.
+    assert same or not model.learner.ignores_order
 
 
 @each_classifier

@@ -17,7 +17,7 @@ _LONG_TRAINING = (
 
 # Of the others one in so many stays, and of the thorough ones those of one file in so
 # many: on JAX every test compiles what it calls.
-_OTHERS = {"tensorflow": 4, "torch": 2, "jax": 16}
+_OTHERS = {"tensorflow": 4, "torch": 2, "jax": 20}
 _FILES = {"tensorflow": 2, "torch": 1, "jax": 4}
 
 
