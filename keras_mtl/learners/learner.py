@@ -52,7 +52,7 @@ class Learner(keras.layers.Layer):
             return {"means": means / ops.maximum(counts, 1), **seen}
 
         def predict(self, phi, query_x):
-            difference = query_x[:, :, None] - phi["means"][:, None]
+            difference = ops.expand_dims(query_x, 2) - phi["means"][:, None]
             return self.answer(-ops.sum(difference**2, axis=-1), phi)
 
 
