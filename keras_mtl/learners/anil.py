@@ -115,7 +115,7 @@ class ANIL(GradientBased):
 
         def loss(layer: list[Any]) -> Any:
             raw = _dense(features, *layer)
-            return self.support_loss(raw, labels, support_mask, seen)
+            return self.support_loss(raw, labels, support_mask)
 
         kernel, bias = self.descend(start, loss)
         return {"kernel": kernel, "bias": bias, **seen}

@@ -8,7 +8,11 @@ from keras import ops
 
 from keras_mtl.argument_checks import check_count
 from keras_mtl.learners.context_decoder import ContextDecoder
-from keras_mtl.learners.feature_vectors import check_vectors, multi_layer_perceptron
+from keras_mtl.learners.feature_vectors import (
+    check_vectors,
+    joined,
+    multi_layer_perceptron,
+)
 from keras_mtl.learners.learner import Learner
 
 _MASKED = -1e9
@@ -102,8 +106,7 @@ class AttentiveNeuralProcess(Learner):
         check_vectors(support_x, "support_x")
         labels, seen = self.read_labels(support_y, support_mask)
         mask = ops.cast(support_mask, "bool")
-        joined = ops.concatenate([ops.cast(support_x, "float32"), labels], axis=-1)
-        value = self.value(joined)
+        value = self.value(joined(support_x, labels))
         if self.among_support is not None:
             query, key, inner = (
                 self._heads(layer(value)) for layer in self.among_support

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_mtl.argument_checks import check_count
-from keras_mtl.learners.feature_vectors import check_vectors
+from keras_mtl.learners.feature_vectors import check_vectors, joined
 from keras_mtl.learners.gradient_based import GradientBased
 
 
@@ -101,7 +101,7 @@ class CAVIA(GradientBased):
 
         def loss(contexts: list[Any]) -> Any:
             raw = self._outputs(contexts[0], support_x)
-            return self.support_loss(raw, labels, support_mask, seen)
+            return self.support_loss(raw, labels, support_mask)
 
         return {"context": self.descend([start], loss)[0], **seen}
 
@@ -113,8 +113,8 @@ class CAVIA(GradientBased):
     def _outputs(self, context: Any, x: Any) -> Any:
         examples = ops.shape(x)[1]
         context = ops.repeat(context[:, None], examples, axis=1)
-        joined = ops.concatenate([ops.cast(x, "float32"), context], axis=-1)
-        rows = ops.reshape(joined, (-1, joined.shape[-1]))
+        inputs = joined(x, context)
+        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
         return ops.reshape(self.network(rows), (-1, examples, self.output_size))
 
     def get_config(self) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_mtl.argument_checks import check_count
 from keras_mtl.learners.class_means import class_means
 from keras_mtl.learners.context_decoder import ContextDecoder
-from keras_mtl.learners.feature_vectors import check_vectors, multi_layer_perceptron
+from keras_mtl.learners.feature_vectors import (
+    check_vectors,
+    joined,
+    multi_layer_perceptron,
+)
 from keras_mtl.learners.learner import Learner
 from keras_mtl.learners.masked_pooling import masked_mean
 
@@ -85,8 +88,7 @@ class ConditionalNeuralProcess(Learner):
         if self.ways:
             context = class_means(labels, self.encoder(support_x))
         else:
-            x = ops.cast(support_x, "float32")
-            each = self.encoder(ops.concatenate([x, labels], axis=-1))
+            each = self.encoder(joined(support_x, labels))
             context = masked_mean(each, support_mask)[:, None]
         return {"context": context, **seen}
 

@@ -36,8 +36,8 @@ class ConvolutionalEncoder(keras.layers.Layer):
             `"group"`.
         groups: Integer, number of groups for `"group"`; it divides the filters.
             Defaults to 8.
-        pool: `"max"` for 2 x 2 max-pooling, `"stride"` for a stride of 2, some four
-            times as fast. Defaults to `"max"`.
+        pool: `"max"` for 2 x 2 max-pooling, `"stride"` for a stride of 2, which
+            computes a quarter of the positions. Defaults to `"max"`.
         embedding_dim: Integer, units of a dense layer at the end. Defaults to
             `None`, no such layer: all positions of the last block.
         rescale: Number that pixels are multiplied with, such as `1 / 255`. Defaults

@@ -8,7 +8,11 @@ from keras import ops
 from keras_mtl.argument_checks import check_count
 from keras_mtl.learners.class_means import class_means
 from keras_mtl.learners.context_decoder import ContextDecoder
-from keras_mtl.learners.feature_vectors import check_vectors, multi_layer_perceptron
+from keras_mtl.learners.feature_vectors import (
+    check_vectors,
+    joined,
+    multi_layer_perceptron,
+)
 from keras_mtl.learners.learner import Learner
 from keras_mtl.learners.masked_pooling import masked_max, masked_mean
 
@@ -82,8 +86,7 @@ class DeepSet(Learner):
             every = ops.broadcast_to(every, ops.shape(means))
             pools = [means, masked_max(each, labels), every]
         else:
-            x = ops.cast(support_x, "float32")
-            each = self.each(ops.concatenate([x, labels], axis=-1))
+            each = self.each(joined(support_x, labels))
             pools = [
                 pool(each, support_mask)[:, None] for pool in (masked_mean, masked_max)
             ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 
 def check_vectors(x: Any, name: str) -> None:
@@ -22,6 +23,16 @@ def check_vectors(x: Any, name: str) -> None:
             "`keras_mtl.learners.conv4()`, for anything else. Received: shape "
             f"{tuple(x.shape)}"
         )
+
+
+def joined(*parts: Any, dtype: str = "float32") -> Any:
+    """Returns one vector of several for each example, such as features and label.
+
+    Args:
+        *parts: Vectors `(B, n, size)`, of sizes of their own.
+        dtype: Dtype of the result.
+    """
+    return ops.concatenate([ops.cast(part, dtype) for part in parts], axis=-1)
 
 
 def multi_layer_perceptron(

@@ -118,16 +118,13 @@ class GradientBased(Learner):
             ]
         return parameters
 
-    def support_loss(
-        self, raw: Any, labels: Any, support_mask: Any, seen: dict[str, Any]
-    ) -> Any:
+    def support_loss(self, raw: Any, labels: Any, support_mask: Any) -> Any:
         """Returns the sum over tasks of the mean loss of the examples of each.
 
         Args:
             raw: Raw outputs `(B, S, output_size)`.
             labels: What `read_labels` returned `(B, S, label_size)`.
             support_mask: Whether each example is there `(B, S)`.
-            seen: What else `read_labels` returned.
         """
         raw = ops.cast(raw, "float32")
         mask = ops.cast(support_mask, "float32")

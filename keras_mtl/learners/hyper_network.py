@@ -8,7 +8,11 @@ from keras import ops
 
 from keras_mtl.argument_checks import check_choice, check_count
 from keras_mtl.learners.class_means import class_means
-from keras_mtl.learners.feature_vectors import check_vectors, multi_layer_perceptron
+from keras_mtl.learners.feature_vectors import (
+    check_vectors,
+    joined,
+    multi_layer_perceptron,
+)
 from keras_mtl.learners.learner import Learner
 from keras_mtl.learners.masked_pooling import masked_mean
 
@@ -145,8 +149,7 @@ class HyperNetwork(Learner):
         if self.by_class:
             read = class_means(labels, self.encoder(support_x))  # B, N, width
         else:
-            x = ops.cast(support_x, "float32")
-            each = self.encoder(ops.concatenate([x, labels], axis=-1))
+            each = self.encoder(joined(support_x, labels))
             read = masked_mean(each, support_mask)  # B, width
         made = [ops.cast(make(read), "float32") for make in self.generators]
         if self.by_class:

@@ -1,13 +1,13 @@
 """A latent variable for each task."""
 
-import math
+from statistics import NormalDist
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_mtl.learners.feature_vectors import multi_layer_perceptron
+from keras_mtl.learners.feature_vectors import joined, multi_layer_perceptron
 from keras_mtl.learners.masked_pooling import masked_mean
 
 
@@ -37,8 +37,9 @@ class LatentPath(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(0)
         # Of a quantile grid in every dimension, in a random order: the same numbers in
         # every prediction, so that it is a function of phi and the query.
+        normal = NormalDist()
         levels = (np.arange(num_samples) + 0.5) / num_samples
-        grid = np.sqrt(2) * _inverse_error_function(2 * levels - 1)
+        grid = np.array([normal.inv_cdf(level) for level in levels])
         if num_samples > 1:
             grid = grid / grid.std()
         generator = np.random.default_rng(0)
@@ -47,8 +48,7 @@ class LatentPath(keras.layers.Layer):
 
     def call(self, x: Any, labels: Any, mask: Any) -> dict[str, Any]:
         """Returns mean and scale of z, each `(B, latent_dim)`."""
-        x = ops.cast(x, "float32")
-        each = self.each(ops.concatenate([x, ops.cast(labels, "float32")], axis=-1))
+        each = self.each(joined(x, labels))
         numbers = ops.cast(self.pooled(masked_mean(each, mask)), "float32")
         raw = numbers[:, self.latent_dim :]
         return {
@@ -77,13 +77,3 @@ def divergence(p: dict[str, Any], q: dict[str, Any]) -> Any:
     ratio = (p["scale"] / q["scale"]) ** 2
     distance = ((p["mean"] - q["mean"]) / q["scale"]) ** 2
     return 0.5 * ops.sum(ratio + distance - 1 - ops.log(ratio), axis=-1)
-
-
-def _inverse_error_function(x: np.ndarray) -> np.ndarray:
-    """Solves erf(y) = x by Newton's method, in double precision."""
-    y = np.zeros_like(x)
-    for _ in range(100):
-        error = np.array([math.erf(value) for value in y]) - x
-        y = y - error / (2 / math.sqrt(math.pi) * np.exp(-np.minimum(y**2, 50)))
-        y = np.clip(y, -5, 5)
-    return y

@@ -39,7 +39,7 @@ class MAML(GradientBased):
         rates_per_step: Boolean, whether learned rates differ from step to step
             (MAML++). Defaults to `False`.
         first_order: Boolean, whether derivatives of gradients are left out, which
-            takes about two thirds of the time. Defaults to `False`.
+            saves time and memory. Defaults to `False`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
@@ -105,7 +105,7 @@ class MAML(GradientBased):
 
         def loss(weights: list[Any]) -> Any:
             raw = self._outputs(weights, support_x)
-            return self.support_loss(raw, labels, support_mask, seen)
+            return self.support_loss(raw, labels, support_mask)
 
         return {"weights": self.descend(start, loss), **seen}
 

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_mtl.argument_checks import check_choice, check_count, check_number
-from keras_mtl.learners.feature_vectors import check_vectors
+from keras_mtl.learners.feature_vectors import check_vectors, joined
 from keras_mtl.learners.learner import Learner
 from keras_mtl.learners.least_recently_used_memory import LeastRecentlyUsedMemory
 from keras_mtl.learners.support_sequence import at_place, in_front
@@ -126,7 +126,7 @@ class MemoryAugmented(Learner):
         queries = ops.shape(query_x)[1]
         label = ops.repeat(phi["last_label"][:, None], queries, axis=1)
         there = ops.ones(ops.shape(query_x)[:2], "bool")
-        tokens = self._tokens(query_x, label, there)
+        tokens = joined(query_x, label, there[..., None])
         tokens = ops.reshape(tokens, (-1, tokens.shape[-1]))
         states = [ops.repeat(part, queries, axis=0) for part in phi["states"]]
         output, _ = self.memory(tokens, states)
@@ -211,12 +211,8 @@ class MemoryAugmented(Learner):
             counts = ops.sum(ops.cast(mask, "int32"), axis=1)
             last = at_place(labels, counts - 1)
             labels = ops.pad(labels, [[0, 0], [1, 0], [0, 0]])[:, :-1]
-        outputs, *states = self.sequence(self._tokens(x, labels, mask))
+        outputs, *states = self.sequence(joined(x, labels, mask[..., None]))
         return states, outputs, last, seen
-
-    def _tokens(self, x: Any, labels: Any, there: Any) -> Any:
-        parts = (x, labels, there[..., None])
-        return ops.concatenate([ops.cast(t, "float32") for t in parts], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

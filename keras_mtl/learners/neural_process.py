@@ -9,7 +9,11 @@ from keras import ops
 from keras_mtl.argument_checks import check_choice, check_count
 from keras_mtl.distributions import Gaussian
 from keras_mtl.learners.context_decoder import ContextDecoder
-from keras_mtl.learners.feature_vectors import check_vectors, multi_layer_perceptron
+from keras_mtl.learners.feature_vectors import (
+    check_vectors,
+    joined,
+    multi_layer_perceptron,
+)
 from keras_mtl.learners.latent_path import LatentPath, divergence
 from keras_mtl.learners.learner import Learner
 from keras_mtl.learners.masked_pooling import masked_mean
@@ -119,8 +123,7 @@ class NeuralProcess(Learner):
 
     def represent(self, x: Any, labels: Any, mask: Any) -> Any:
         """Returns what the deterministic path keeps of a support."""
-        joined = ops.concatenate([ops.cast(x, "float32"), labels], axis=-1)
-        return {"mean": masked_mean(self.encoder(joined), mask)}
+        return {"mean": masked_mean(self.encoder(joined(x, labels)), mask)}
 
     def context(self, path: Any, query_x: Any) -> Any:
         """Returns what the path says to each query, `(B, Q or 1, width)`."""

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_mtl.argument_checks import check_choice, check_count
-from keras_mtl.learners.feature_vectors import check_vectors
+from keras_mtl.learners.feature_vectors import check_vectors, joined
 from keras_mtl.learners.learner import Learner
 from keras_mtl.learners.support_sequence import in_front
 
@@ -105,7 +105,7 @@ class Recurrent(Learner):
         labels, seen = self.read_labels(support_y, support_mask)
         mask, x, labels = in_front(support_mask, support_x, labels)
         states = []
-        sequence = self._tokens(x, labels)
+        sequence = joined(x, labels, dtype=self.compute_dtype)
         for layer in self.recurrent_layers:
             sequence, *state = layer(sequence, mask=mask)
             states.append(state)
@@ -115,7 +115,7 @@ class Recurrent(Learner):
         """Returns predictions `(B, Q, ...)`."""
         check_vectors(query_x, "query_x")
         unknown = ops.zeros((*ops.shape(query_x)[:2], self.label_size), "float32")
-        tokens = self._tokens(query_x, unknown)
+        tokens = joined(query_x, unknown, dtype=self.compute_dtype)
         if self.sequential_queries:
             output = self._one_after_the_other(tokens, phi["states"])
         else:
@@ -134,10 +134,6 @@ class Recurrent(Learner):
         for layer, state in zip(self.recurrent_layers, states, strict=True):
             tokens, *_ = layer(tokens, initial_state=list(state))
         return tokens
-
-    def _tokens(self, x: Any, labels: Any) -> Any:
-        x, labels = (ops.cast(t, self.compute_dtype) for t in (x, labels))
-        return ops.concatenate([x, labels], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_mtl.argument_checks import check_count
 from keras_mtl.learners.causal_blocks import CausalAttentionBlock, CausalDenseBlock
-from keras_mtl.learners.feature_vectors import check_vectors
+from keras_mtl.learners.feature_vectors import check_vectors, joined
 from keras_mtl.learners.learner import Learner
 from keras_mtl.learners.support_sequence import in_front
 
@@ -101,7 +101,7 @@ class SNAIL(Learner):
         labels, seen = self.read_labels(support_y, support_mask)
         mask, x, labels = in_front(support_mask, support_x, labels)
         counts = ops.sum(ops.cast(mask, "int32"), axis=1)
-        sequence = self._tokens(x, labels)
+        sequence = joined(x, labels, dtype=self.compute_dtype)
         attention, convolution = [], []
         for index, block in enumerate(self.attentions):
             sequence, memory = block.read(sequence)
@@ -122,7 +122,7 @@ class SNAIL(Learner):
         """Returns predictions `(B, Q, ...)`."""
         check_vectors(query_x, "query_x")
         unknown = ops.zeros((*ops.shape(query_x)[:2], self.label_size), "float32")
-        tokens = self._tokens(query_x, unknown)
+        tokens = joined(query_x, unknown, dtype=self.compute_dtype)
         mask = ops.cast(phi["mask"], "bool")
         befores = iter(phi["convolution"])
         for index, block in enumerate(self.attentions):
@@ -131,10 +131,6 @@ class SNAIL(Learner):
                 for layer in self.convolutions[index]:
                     tokens = layer.ask(tokens, next(befores))
         return self.answer(self.head(tokens), phi)
-
-    def _tokens(self, x: Any, labels: Any) -> Any:
-        x, labels = (ops.cast(t, self.compute_dtype) for t in (x, labels))
-        return ops.concatenate([x, labels], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

@@ -19,7 +19,7 @@ from keras_mtl.models.episode_metrics import (
     mean_of_present,
     resolve_metrics,
 )
-from keras_mtl.models.loss_arguments import loss_arguments
+from keras_mtl.models.loss_arguments import loss_arguments, serialize_losses
 from keras_mtl.models.saved_seeds import SavedSeeds
 from keras_mtl.models.task_arrays import TaskArrays
 
@@ -198,10 +198,13 @@ class MetaModel(SavedSeeds, keras.Model):
         """Returns what `compile` was given, serialised."""
         if self._training_state is None:
             return {}
-        return {
+        arguments = dict(self._training_state.arguments)
+        loss = serialize_losses(arguments.pop("loss"))
+        config = {
             key: keras.saving.serialize_keras_object(value)
-            for key, value in self._training_state.arguments.items()
+            for key, value in arguments.items()
         }
+        return {**config, "loss": loss}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as `get_compile_config` says, and builds the optimiser."""
