@@ -37,7 +37,12 @@ class SupportAttentionBlock(keras.layers.Layer):
         self.heads = heads
         dtype = self.dtype_policy
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, dtype=dtype)
-        self.project = keras.layers.Dense(3 * width, use_bias=False, dtype=dtype)
+        self.project = keras.layers.Dense(
+            3 * width,
+            use_bias=False,
+            kernel_initializer=_queries_like_keys,
+            dtype=dtype,
+        )
         self.merge = keras.layers.Dense(width, dtype=dtype)
         self.norm_dense = keras.layers.LayerNormalization(epsilon=1e-5, dtype=dtype)
         self.hidden = keras.layers.Dense(hidden, activation="gelu", dtype=dtype)
@@ -107,3 +112,24 @@ class SupportAttentionBlock(keras.layers.Layer):
         tokens = tokens + self.drop(self.merge(ops.reshape(attended, shape)))
         dense = self.output_dense(self.hidden(self.norm_dense(tokens)))
         return tokens + self.drop(dense)
+
+
+def _queries_like_keys(shape: tuple[int, int], dtype: Any = None) -> Any:
+    """Returns the start of the projections to queries, keys and values.
+
+    Those to queries and to keys start equal, so that a token attends most to what is
+    like it: from there a support is learned to be looked up in few steps, where two
+    random projections have a long plateau at chance (mimetic initialization: Trockman
+    and Kolter, ICML 2023, https://arxiv.org/abs/2305.09828).
+
+    Args:
+        shape: That of the kernel, `(width, 3 width)`.
+        dtype: Its dtype.
+    """
+    width = shape[0]
+    # An initializer gives the same numbers whenever it is called.
+    key, value = (
+        keras.initializers.GlorotUniform()((width, width), dtype=dtype)
+        for _ in range(2)
+    )
+    return ops.concatenate([key, key, value], axis=1)
