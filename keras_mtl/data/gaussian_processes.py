@@ -10,6 +10,10 @@ from keras_mtl.argument_checks import (
     check_number,
     check_range,
 )
+from keras_mtl.data.gaussian_process_posterior import (
+    GaussianProcessPosterior,
+    integrate,
+)
 
 KERNELS = ("rbf", "matern52", "periodic")
 
@@ -121,3 +125,55 @@ class GaussianProcesses:
             return scale**2 * (1 + d + d**2 / 3) * np.exp(-d)
         sines = np.sin(np.pi * difference / period[..., None]) ** 2
         return scale**2 * np.exp(-2 * np.sum(sines, axis=-1) / length**2)
+
+    def posterior(
+        self,
+        support_x: Any,
+        support_y: Any,
+        query_x: Any,
+        support_mask: Any = None,
+        grid: int = 40,
+    ) -> GaussianProcessPosterior:
+        """Returns the Bayes-optimal prediction: what no learner can be better than.
+
+        The length, the scale (and the period) of a task are not known; they are
+        integrated out, on a grid, with the weights that the support gives them.
+
+        Args:
+            support_x: Points `(B, S, features)`.
+            support_y: Labels `(B, S)` or `(B, S, 1)`.
+            query_x: Points `(B, Q, features)`.
+            support_mask: Whether each point of the support is there `(B, S)`.
+                Defaults to `None`, all are.
+            grid: Integer, points of the grid for each parameter. Defaults to 40.
+
+        Raises:
+            ValueError: If shapes do not fit.
+
+        Example:
+
+        ```python
+        tasks = keras_mtl.data.GaussianProcesses()
+        x, y = tasks.draw(np.random.default_rng(0), num_tasks=8, num_points=30)
+        best = tasks.posterior(x[:, :10], y[:, :10], x[:, 10:])
+        assert best.log_likelihood(y[:, 10:]).shape == (8, 20)
+        ```
+        """
+        support_x, query_x = (np.asarray(x, "float64") for x in (support_x, query_x))
+        if support_x.ndim != 3 or query_x.ndim != 3:
+            raise ValueError(
+                "`support_x` and `query_x` must have shape (tasks, points, features). "
+                f"Received: shapes {support_x.shape} and {query_x.shape}"
+            )
+        points = support_x.shape[:2]
+        labels = np.asarray(support_y, "float64")
+        if labels.shape not in (points, (*points, 1)):
+            raise ValueError(
+                f"`support_y` must have one number for each point, shape {points}. "
+                f"Received: shape {labels.shape}"
+            )
+        there = np.ones(points, bool)
+        if support_mask is not None:
+            there = np.asarray(support_mask, bool)
+        support = support_x, labels.reshape(points), there
+        return integrate(self, support, query_x, check_count("grid", grid))
