@@ -161,8 +161,8 @@ class MetaModel(SavedSeeds, keras.Model):
             auto_scale_loss: As in Keras.
 
         Raises:
-            ValueError: If the loss does not fit what the learner returns, or a metric
-                takes no sample weights.
+            ValueError: If the loss or a metric does not fit what the learner returns,
+                or a metric takes no sample weights.
         """
         training = _Training()
         training.arguments = dict(
@@ -181,6 +181,7 @@ class MetaModel(SavedSeeds, keras.Model):
         training.uses_logits = of_logits is not None
         used = resolved if of_logits is None else of_logits
         every = resolve_metrics([metrics, weighted_metrics])
+        self._check_metrics(every)
         training.episodes = EpisodeMetrics(used, every)
         self._training_state = training
         super().compile(
@@ -549,6 +550,19 @@ class MetaModel(SavedSeeds, keras.Model):
                 "`loss` is of distributions, and the learner returns none. "
                 f"Received: loss={given!r}, learner={self.learner!r}"
             )
+
+    def _check_metrics(self, metrics: list[keras.metrics.Metric]) -> None:
+        if getattr(self.learner, "distribution", None) is None:
+            return
+        for metric in metrics:
+            source = getattr(metric, "_fn", type(metric))
+            if getattr(source, "__module__", "").startswith("keras."):
+                raise ValueError(
+                    "The learner returns distributions: `metrics` must be of "
+                    "distributions, such as `keras_mtl.metrics.SquaredErrorOfMean`, or "
+                    "the learner be made with `distribution=None`. "
+                    f"Received: metric '{metric.name}'"
+                )
 
     @property
     def _uses_logits(self) -> bool:

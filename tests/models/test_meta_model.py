@@ -320,6 +320,11 @@ def test_arguments_that_do_not_fit():
     model = MetaModel(learners.DeepSet(output_dim=1))
     with pytest.raises(ValueError, match="returns distributions"):
         model.compile(loss="mse")
+    loss = losses.GaussianNegativeLogLikelihood()
+    for metric in ("mse", keras.metrics.RootMeanSquaredError()):
+        with pytest.raises(ValueError, match="`metrics` must be of distributions"):
+            model.compile(loss=loss, metrics=[metric])
+    model.compile(loss=loss, metrics=[lambda y, y_pred: y - y_pred[..., 0]])
     model = MetaModel(learners.DeepSet(ways=3))
     with pytest.raises(ValueError, match="`loss` is of distributions"):
         model.compile(loss=losses.GaussianNegativeLogLikelihood())
