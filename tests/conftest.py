@@ -11,25 +11,33 @@ if os.environ["KERAS_BACKEND"] == "torch":
 import keras
 import pytest
 
-# On JAX every operation on a new shape compiles: of these, which are of functions that
-# are the same on all backends, one in so many is left to the default run there.
-_ON_JAX = {
-    "tests/distributions": 4,
-    "tests/losses": 4,
-    "tests/metrics": 2,
-    "tests/weighting": 3,
-    "tests/layers/conditioning": 3,
-    "tests/recipes/test_pareto_toy": 5,
-    "keras_mtl.learners": 3,
+# Of the tests of functions that are the same on all backends, one in so many is left to
+# the default run of a backend; on PyTorch, where they are quickest, all are. On JAX
+# every operation on a new shape compiles.
+_KEPT = {
+    "jax": {
+        "tests/aggregation": 3,
+        "tests/distributions": 4,
+        "tests/losses": 4,
+        "tests/metrics": 2,
+        "tests/weighting": 3,
+        "tests/layers/conditioning": 3,
+        "tests/recipes/test_pareto_toy": 5,
+        "keras_mtl.learners": 3,
+    },
+    "tensorflow": {
+        "tests/aggregation": 2,
+        "tests/distributions": 2,
+        "tests/weighting": 2,
+        "tests/layers/conditioning": 2,
+    },
 }
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Marks the others as slow."""
-    if keras.backend.backend() != "jax":
-        return
-    for place, kept in _ON_JAX.items():
+    for place, kept in _KEPT.get(keras.backend.backend(), {}).items():
         here = [
             item for item in items if place in f"{item.path.as_posix()} {item.name}"
         ]
