@@ -14,6 +14,7 @@ from keras_mtl.learners.learner import Learner
 from keras_mtl.learners.maml import MAML
 from keras_mtl.learners.matching_network import MatchingNetwork
 from keras_mtl.learners.memory_augmented import MemoryAugmented
+from keras_mtl.learners.meta_network import MetaNetwork
 from keras_mtl.learners.neural_process import NeuralProcess
 from keras_mtl.learners.prototypical_network import PrototypicalNetwork
 from keras_mtl.learners.recurrent import Recurrent
@@ -36,6 +37,7 @@ __all__ = [
     "Learner",
     "MatchingNetwork",
     "MemoryAugmented",
+    "MetaNetwork",
     "NeuralProcess",
     "PrototypicalNetwork",
     "Recurrent",

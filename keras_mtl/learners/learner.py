@@ -103,6 +103,9 @@ class Learner(keras.layers.Layer):
             self.distribution = distributions.get(distribution)
             self._answers = NumberAnswers(output_dim, self.distribution)
 
+    def build(self, input_shape: Any) -> None:
+        """Builds nothing: parts are built where `adapt` and `predict` call them."""
+
     def adapt(self, support_x: Any, support_y: Any, support_mask: Any) -> Any:
         """Returns phi, what is known of each task: a nest of tensors `(B, ...)`.
 

@@ -74,6 +74,12 @@ class LeastRecentlyUsedMemory(keras.layers.Layer):
             slots,
         ]
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Builds the controller, which reads the inputs but the last, and the reads."""
+        read = self.reads * self.slot_size
+        self.controller.build((None, input_shape[-1] - 1 + read))
+        self.interface.build((None, self.units))
+
     def call(self, inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
         """Returns the output `(B, units + reads slot_size)` and the next states.
 

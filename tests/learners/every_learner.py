@@ -35,6 +35,7 @@ _BOTH = {
         "MemoryAugmented", units=12, slots=8, slot_size=4, reads=2
     ),
     "HyperNetwork": _for_both("HyperNetwork", width=16, encoder_depth=2, hidden=8),
+    "MetaNetwork": _for_both("MetaNetwork", hidden=6, num_gradients=4, maker_units=3),
 }
 CLASSIFIERS = {
     "PrototypicalNetwork": lambda: learners.PrototypicalNetwork(
