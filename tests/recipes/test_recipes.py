@@ -50,6 +50,41 @@ def test_few_shot_digits(tmp_path):
     assert (tmp_path / "few_shot_digits.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        (
+            "sinusoid",
+            ["--learner", "deep-set", "np", "maml", "--test-tasks", "100"],
+            ["deep-set", "maml, 10 steps", "10-shot"],
+        ),
+        (
+            "gp_regression",
+            ["--learner", "cnp", "--test-tasks", "50", "--grid", "5"],
+            ["rbf", "matern52", "Bayes-optimal", "gap"],
+        ),
+    ],
+)
+def test_regression(name, arguments, expected, tmp_path):
+    printed = run(f"{name}.py", tmp_path, "--minutes", "0", *arguments)
+    for text in expected:
+        assert text in printed
+    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.ci
+def test_omniglot(tmp_path):
+    arguments = ["--learner", "mann", "--filters", "8", "8", "8", "8", "--minutes", "0"]
+    arguments += ["--test-episodes", "20", "--episodes-per-batch", "2"]
+    printed = run("omniglot.py", tmp_path, *arguments)
+    for expected in ("1-shot", "5-shot", "training characters", "by instance", "10."):
+        assert expected in printed
+
+
 @needs_data
 @pytest.mark.slow
 @pytest.mark.ci
