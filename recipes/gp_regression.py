@@ -114,6 +114,7 @@ def main():
     parser.add_argument("--kernel", nargs="+", default=["rbf", "matern52"])
     parser.add_argument("--minutes", type=float, default=4.0, help="of each learner")
     parser.add_argument("--episodes-per-batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=200, help="of an epoch")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--test-tasks", type=int, default=3000)
     parser.add_argument("--grid", type=int, default=20, help="of length and of scale")
@@ -155,7 +156,7 @@ def main():
             )
             model = trained[kernel][name] = build(name, options)
             steps = fit_until(
-                model, train, options.minutes, options.learning_rate, steps=200
+                model, train, options.minutes, options.learning_rate, options.steps
             )
             found = model.evaluate(test, verbose=0)
             table.add(

@@ -100,6 +100,7 @@ def main():
     parser.add_argument("--queries", type=int, default=5, help="of a class, to train")
     parser.add_argument("--episodes-per-batch", type=int)
     parser.add_argument("--minutes", type=float, default=13.0)
+    parser.add_argument("--steps", type=int, default=50, help="of an epoch")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--filters", type=int, nargs=4, default=[16, 32, 64, 128])
     parser.add_argument("--norm", default="layer")
@@ -158,7 +159,12 @@ def main():
         metrics=["accuracy"],
     )
     steps = fit_until(
-        model, train, options.minutes, options.learning_rate, metric="accuracy"
+        model,
+        train,
+        options.minutes,
+        options.learning_rate,
+        options.steps,
+        metric="accuracy",
     )
     results = {"steps": steps}
     for name, test in {**tests, "training characters": seen}.items():

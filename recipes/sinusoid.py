@@ -127,6 +127,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=4.0, help="of each learner")
     parser.add_argument("--episodes-per-batch", type=int, default=50)
     parser.add_argument("--queries", type=int, default=20, help="of a training task")
+    parser.add_argument("--steps", type=int, default=200, help="of an epoch")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--test-tasks", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=1)
@@ -165,7 +166,12 @@ def main():
             )
             model = models[name] = build(name, options)
             steps = fit_until(
-                model, train, options.minutes, options.learning_rate, "mse", steps=200
+                model,
+                train,
+                options.minutes,
+                options.learning_rate,
+                options.steps,
+                metric="mse",
             )
             rows = {name: model}
             if name == "maml":

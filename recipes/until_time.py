@@ -46,7 +46,7 @@ class UntilTime(keras.callbacks.Callback):
         print(f"{elapsed:5.0f} s  step {steps:6d}  {said}", flush=True)
 
 
-def fit_until(model, episodes, minutes, learning_rate, metric=None, steps=50):
+def fit_until(model, episodes, minutes, learning_rate, steps, metric=None):
     """Trains a compiled model for some minutes.
 
     Args:
@@ -54,8 +54,8 @@ def fit_until(model, episodes, minutes, learning_rate, metric=None, steps=50):
         episodes: Episodes without end.
         minutes: How long.
         learning_rate: That of the start.
-        metric: What is printed beside the loss.
         steps: Steps between two looks at the clock.
+        metric: What is printed beside the loss.
 
     Returns:
         The number of steps.

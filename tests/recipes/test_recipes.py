@@ -68,7 +68,9 @@ def test_few_shot_digits(tmp_path):
     ],
 )
 def test_regression(name, arguments, expected, tmp_path):
-    printed = run(f"{name}.py", tmp_path, "--minutes", "0", *arguments)
+    printed = run(
+        f"{name}.py", tmp_path, "--minutes", "0.001", "--steps", "4", *arguments
+    )
     for text in expected:
         assert text in printed
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
@@ -78,8 +80,18 @@ def test_regression(name, arguments, expected, tmp_path):
 @pytest.mark.slow
 @pytest.mark.ci
 def test_omniglot(tmp_path):
-    arguments = ["--learner", "mann", "--filters", "8", "8", "8", "8", "--minutes", "0"]
-    arguments += ["--test-episodes", "20", "--episodes-per-batch", "2"]
+    arguments = [
+        "--learner",
+        "mann",
+        "--filters",
+        "8",
+        "8",
+        "8",
+        "8",
+        "--minutes",
+        "0.001",
+    ]
+    arguments += ["--steps", "2", "--test-episodes", "20", "--episodes-per-batch", "2"]
     printed = run("omniglot.py", tmp_path, *arguments)
     for expected in ("1-shot", "5-shot", "training characters", "by instance", "10."):
         assert expected in printed
