@@ -21,7 +21,8 @@ from keras_mtl.models.episode_metrics import (
 )
 from keras_mtl.models.loss_arguments import loss_arguments, serialize_losses
 from keras_mtl.models.saved_seeds import SavedSeeds
-from keras_mtl.models.task_arrays import TaskArrays
+from keras_mtl.models.task_arrays import TaskArrays, checked_queries
+from keras_mtl.models.task_reader import TaskReader
 
 _KEYS = ("support_x", "support_y", "query_x")
 _OF_PROBABILITIES = (
@@ -122,7 +123,7 @@ class MetaModel(SavedSeeds, keras.Model):
         """Adapts to the supports and answers the queries."""
         support_x, support_y, support_mask, query_x = self._unpack(inputs)
         self._example_shape = tuple(support_x.shape[2:])
-        support_x, query_x = self._encode(support_x, support_mask, query_x)
+        support_x, query_x = self._reader.features(support_x, support_mask, query_x)
         return self.learner(
             {
                 "support_x": support_x,
@@ -248,7 +249,7 @@ class MetaModel(SavedSeeds, keras.Model):
         """Returns the learner's own loss, with the penalties of the layers."""
         support_x, support_y, support_mask, query_x = self._unpack(x)
         # Outside of `call` Keras tells no layer that this is training.
-        support_x, query_x = self._encode(
+        support_x, query_x = self._reader.features(
             support_x, support_mask, query_x, {"training": True}
         )
         if sample_weight is None:
@@ -345,7 +346,7 @@ class MetaModel(SavedSeeds, keras.Model):
             self._build_on(task)
         inputs = task.checked(self._example_shape, self.learner)
         if self._adapt_function is None:
-            self._adapt_function = compiled(self, self._adapt)
+            self._adapt_function = compiled(self, self._reader.adapt)
         return _as_arrays(self._adapt_function(*inputs))
 
     def predict_query(self, phi: Any, query_x: Any, batch_size: int = 1024) -> Any:
@@ -366,7 +367,7 @@ class MetaModel(SavedSeeds, keras.Model):
         check_count("batch_size", batch_size)
         phi, query_x, one_task = self._check_queries(phi, query_x)
         if self._query_function is None:
-            self._query_function = compiled(self, self._predict)
+            self._query_function = compiled(self, self._reader.predict)
         tasks, queries = query_x.shape[:2]
         step = max(1, min(queries, batch_size // tasks))
         if getattr(self.learner, "sequential_queries", False):
@@ -411,63 +412,9 @@ class MetaModel(SavedSeeds, keras.Model):
         shape = (len(query_x), n, self.learner.latent_size)
         noise = np.random.default_rng(seed).normal(size=shape).astype("float32")
         if self._sample_function is None:
-            self._sample_function = compiled(self, self._sample)
+            self._sample_function = compiled(self, self._reader.sample)
         drawn = ops.convert_to_numpy(self._sample_function(phi, query_x, noise))
         return drawn[:, 0] if one_task else drawn
-
-    def _sample(self, phi: Any, query_x: Any, noise: Any) -> Any:
-        features = self._query_features(phi, query_x)
-        if _reads_support(self.encoder):
-            phi = phi["learner"]
-        return self.learner.functions(phi, features, noise)
-
-    def _adapt(self, support_x: Any, support_y: Any, support_mask: Any) -> Any:
-        if self.encoder is None:
-            return self.learner.adapt(
-                _as_numbers(support_x, self.compute_dtype), support_y, support_mask
-            )
-        if _reads_support(self.encoder):
-            features, state = self.encoder.adapt(support_x, support_mask)
-            phi = self.learner.adapt(features, support_y, support_mask)
-            return {"learner": phi, "encoder": state}
-        features = self._encode_rows(support_x)
-        return self.learner.adapt(features, support_y, support_mask)
-
-    def _predict(self, phi: Any, query_x: Any) -> Any:
-        features = self._query_features(phi, query_x)
-        if _reads_support(self.encoder):
-            phi = phi["learner"]
-        return self.learner.predict(phi, features)
-
-    def _query_features(self, phi: Any, query_x: Any) -> Any:
-        if self.encoder is None:
-            return _as_numbers(query_x, self.compute_dtype)
-        if _reads_support(self.encoder):
-            return self.encoder.encode(phi["encoder"], query_x)
-        return self._encode_rows(query_x)
-
-    def _encode(
-        self, support_x: Any, support_mask: Any, query_x: Any, mode: dict | None = None
-    ) -> tuple[Any, Any]:
-        """Returns features of support and queries, from one call of the encoder."""
-        if self.encoder is None:
-            return tuple(
-                _as_numbers(x, self.compute_dtype) for x in (support_x, query_x)
-            )
-        if _reads_support(self.encoder):
-            support_x, state = self.encoder.adapt(support_x, support_mask)
-            return support_x, self.encoder.encode(state, query_x)
-        examples = ops.shape(support_x)[1]
-        both = ops.concatenate([support_x, query_x], axis=1)
-        both = self._encode_rows(both, mode)
-        return both[:, :examples], both[:, examples:]
-
-    def _encode_rows(self, x: Any, mode: dict | None = None) -> Any:
-        """Returns features `(B, n, D)` of examples `(B, n, ...)`."""
-        rows = ops.reshape(x, (-1, *x.shape[2:]))
-        rows = _as_numbers(rows, self.compute_dtype)
-        features = self.encoder(rows, **(mode or {}))
-        return ops.reshape(features, (-1, ops.shape(x)[1], *features.shape[1:]))
 
     def _unpack(self, inputs: Any) -> tuple[Any, Any, Any, Any]:
         missing = [key for key in _KEYS if key not in inputs]
@@ -507,30 +454,8 @@ class MetaModel(SavedSeeds, keras.Model):
                 "Queries need a model that has been fitted, loaded or adapted. "
                 "Received: a model that is not built"
             )
-        shape = self._example_shape
-        query_x = given = np.asarray(query_x)
-        one_task = query_x.ndim == len(shape) + 1
-        if one_task:
-            query_x = query_x[None]
-        fits = query_x.ndim == len(shape) + 2 and all(
-            b is None or a == b for a, b in zip(query_x.shape[2:], shape, strict=True)
-        )
-        if not fits or query_x.shape[1] == 0:
-            raise ValueError(
-                f"`query_x` must hold one or more examples of shape {shape}, with an "
-                "axis of queries before and perhaps one of tasks. Received: query_x "
-                f"of shape {given.shape}"
-            )
-        tasks = {len(leaf) for leaf in keras.tree.flatten(phi)}
-        if tasks != {len(query_x)}:
-            raise ValueError(
-                "`query_x` must have queries for every task of `phi`. Received: phi of "
-                f"{sorted(tasks)} tasks, query_x of {len(query_x)}"
-            )
-        phi = keras.tree.map_structure(ops.convert_to_tensor, phi)
-        if query_x.dtype == "float64":
-            query_x = query_x.astype("float32")
-        return phi, query_x, one_task
+        query_x, one_task = checked_queries(query_x, self._example_shape, phi)
+        return keras.tree.map_structure(ops.convert_to_tensor, phi), query_x, one_task
 
     def _check_loss(self, resolved: Any, given: Any) -> None:
         distribution = getattr(self.learner, "distribution", None)
@@ -563,6 +488,10 @@ class MetaModel(SavedSeeds, keras.Model):
                     "the learner be made with `distribution=None`. "
                     f"Received: metric '{metric.name}'"
                 )
+
+    @property
+    def _reader(self) -> TaskReader:
+        return TaskReader(self.learner, self.encoder, self.compute_dtype)
 
     @property
     def _uses_logits(self) -> bool:
@@ -626,18 +555,6 @@ def _of_logits(loss: Any) -> keras.losses.Loss | None:
             f"from_logits=False. Received: loss={loss!r}"
         )
     return type(loss).from_config({**arguments, "from_logits": True})
-
-
-def _reads_support(encoder: Any) -> bool:
-    return bool(getattr(encoder, "reads_support", False))
-
-
-def _as_numbers(x: Any, dtype: str) -> Any:
-    """Returns floats, so that layers can read them: images come as integers."""
-    x = ops.convert_to_tensor(x)
-    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
-        return x
-    return ops.cast(x, dtype)
 
 
 def _as_arrays(phi: Any) -> Any:

@@ -1,7 +1,8 @@
-"""The support of one task or of several, checked before it is adapted to."""
+"""Supports and queries as a user gives them, checked before a model reads them."""
 
 from typing import Any
 
+import keras
 import numpy as np
 
 
@@ -85,6 +86,41 @@ class TaskArrays:
         if ways is not None:
             _check_classes(y, mask, ways)
         return x, y, mask
+
+
+def checked_queries(
+    query_x: Any, example_shape: tuple[int | None, ...], phi: Any
+) -> tuple[np.ndarray, bool]:
+    """Returns queries with an axis of tasks, and whether they had none.
+
+    Args:
+        query_x: Examples `(Q, ...)` or `(B, Q, ...)`, as a user gives them.
+        example_shape: The shape of an example that the model was built with.
+        phi: A nest whose leaves have a first axis of tasks.
+    """
+    query_x = given = np.asarray(query_x)
+    one_task = query_x.ndim == len(example_shape) + 1
+    if one_task:
+        query_x = query_x[None]
+    fits = query_x.ndim == len(example_shape) + 2 and all(
+        b is None or a == b
+        for a, b in zip(query_x.shape[2:], example_shape, strict=True)
+    )
+    if not fits or query_x.shape[1] == 0:
+        raise ValueError(
+            f"`query_x` must hold one or more examples of shape {example_shape}, with "
+            "an axis of queries before and perhaps one of tasks. Received: query_x of "
+            f"shape {given.shape}"
+        )
+    tasks = {len(leaf) for leaf in keras.tree.flatten(phi)}
+    if tasks != {len(query_x)}:
+        raise ValueError(
+            "`query_x` must have queries for every task of `phi`. Received: phi of "
+            f"{sorted(tasks)} tasks, query_x of {len(query_x)}"
+        )
+    if query_x.dtype == "float64":
+        query_x = query_x.astype("float32")
+    return query_x, one_task
 
 
 def _check_finite(name: str, values: np.ndarray) -> None:
