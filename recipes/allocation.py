@@ -10,9 +10,9 @@ _KEPT = 2**30
 def reuse_memory():
     """Tells the C library not to give memory back between training steps.
 
-    On two CPU cores a third of a step of a small convolutional network is otherwise
-    spent in the kernel, on pages that are given back and asked for again. See
-    docs/speed.md for figures. Elsewhere than with glibc it does nothing.
+    On a CPU a good part of a step of a small convolutional network is otherwise spent
+    in the kernel, on pages that are given back and asked for again: `time` shows it as
+    `sys`. Elsewhere than with glibc it does nothing.
     """
     if not sys.platform.startswith("linux"):
         return

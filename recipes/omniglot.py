@@ -93,7 +93,9 @@ def main():
     parser.add_argument("--learner", choices=LEARNERS, default="prototypes")
     parser.add_argument("--ways", type=int, default=5)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--split", choices=("vinyals", "lake", "random"))
+    parser.add_argument(
+        "--split", choices=("vinyals", "lake", "random"), default="vinyals"
+    )
     parser.add_argument("--within-alphabet", action="store_true")
     parser.add_argument("--train-ways", type=int, help="defaults to the ways, or 20")
     parser.add_argument("--train-shots", type=int, nargs=2, help="least and most")
@@ -108,7 +110,6 @@ def main():
     parser.add_argument("--test-episodes", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-dir")
-    parser.set_defaults(split="vinyals")
     options = parser.parse_args()
     settings = {**DEFAULTS, **SETTINGS.get(options.learner, {})}
     train_ways = options.train_ways or settings["train_ways"] or options.ways

@@ -64,9 +64,8 @@ def build(name, options):
 
 def with_steps(model, steps, inputs):
     """Returns a model with the weights of another, that takes more steps of descent."""
-    config = model.learner.get_config()
+    config = {**model.learner.get_config(), "inner_steps": steps}
     other = keras_mtl.MetaModel(learners.MAML.from_config(config))
-    other.learner.inner_steps = steps
     other(inputs)
     other.set_weights(model.get_weights())
     other.compile(loss="mse", metrics=["mse"])

@@ -5,7 +5,7 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# What is compiled here runs once or twice: less optimisation takes a third less time.
+# What is compiled here runs once or twice, and is not worth optimising.
 if os.environ["KERAS_BACKEND"] == "jax":
     os.environ.setdefault(
         "XLA_FLAGS",

@@ -73,6 +73,8 @@ def integrate(
     both = there[:, :, None] & there[:, None, :]
     x, y = np.where(there[..., None], x, 0.0), np.where(there, y, 0.0)
     periods = _midpoints(tasks.period, grid) if tasks.kernel == "periodic" else [1.0]
+    # Of points that are not there the determinant has the noise alone.
+    lacking = np.sum(~there, axis=1)[:, None] * np.log(noise[:, 0])  # B, K_s
     evidences, means, variances = [], [], []
     for length, period in itertools.product(_midpoints(tasks.length, grid), periods):
         unit = {"scale": 1.0, "length": length, "period": period}
@@ -80,7 +82,8 @@ def integrate(
         values = np.maximum(values, 0.0)[:, None]  # B, 1, S
         total = power * values + noise  # B, K_s, S
         turned = np.einsum("bsi,bs->bi", vectors, y)[:, None]
-        evidences.append(-0.5 * np.sum(np.log(total) + turned**2 / total, axis=-1))
+        fit = np.sum(np.log(total) + turned**2 / total, axis=-1)
+        evidences.append(-0.5 * (fit - lacking))
         across = tasks.covariance(query_x, x, unit) * there[:, None]
         across = across @ vectors  # B, Q, S
         means.append(power * np.einsum("bqi,bki->bkq", across, turned / total))

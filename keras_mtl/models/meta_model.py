@@ -462,9 +462,10 @@ class MetaModel(SavedSeeds, keras.Model):
         plain = isinstance(resolved, keras.losses.Loss) and not isinstance(
             resolved, NegativeLogLikelihood
         )
-        of_keras = getattr(type(resolved), "__module__", "").startswith("keras.")
         named = isinstance(given, str)
-        if distribution is not None and (named or (plain and of_keras)):
+        if distribution is not None and (
+            named or (plain and _of_keras(type(resolved)))
+        ):
             raise ValueError(
                 "The learner returns distributions: `loss` must be a "
                 "`keras_mtl.losses.NegativeLogLikelihood`, or the learner be made with "
@@ -480,8 +481,7 @@ class MetaModel(SavedSeeds, keras.Model):
         if getattr(self.learner, "distribution", None) is None:
             return
         for metric in metrics:
-            source = getattr(metric, "_fn", type(metric))
-            if getattr(source, "__module__", "").startswith("keras."):
+            if _of_keras(getattr(metric, "_fn", type(metric))):
                 raise ValueError(
                     "The learner returns distributions: `metrics` must be of "
                     "distributions, such as `keras_mtl.metrics.SquaredErrorOfMean`, or "
@@ -555,6 +555,11 @@ def _of_logits(loss: Any) -> keras.losses.Loss | None:
             f"from_logits=False. Received: loss={loss!r}"
         )
     return type(loss).from_config({**arguments, "from_logits": True})
+
+
+def _of_keras(source: Any) -> bool:
+    """Returns whether a class or function is Keras's own."""
+    return getattr(source, "__module__", "").startswith("keras.")
 
 
 def _as_arrays(phi: Any) -> Any:

@@ -54,8 +54,9 @@ def test_weights_are_the_evidence_of_the_support():
     np.testing.assert_allclose(np.exp(best.log_weights[0]), expected, rtol=1e-8)
 
 
-def test_points_that_are_not_there_change_nothing():
-    tasks = GaussianProcesses()
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_points_that_are_not_there_change_nothing(noise):
+    tasks = GaussianProcesses(noise=noise)
     x, y, query, labels = drawn(tasks)
     expected = tasks.posterior(x[:, :4], y[:, :4], query, grid=5)
     mask = np.arange(6) < 4
@@ -63,6 +64,7 @@ def test_points_that_are_not_there_change_nothing():
     found = tasks.posterior(x, y[..., 0], query, np.tile(mask, (3, 1)), grid=5)
     likelihoods = (best.log_likelihood(labels) for best in (found, expected))
     np.testing.assert_allclose(*likelihoods, rtol=1e-6)
+    np.testing.assert_allclose(found.log_weights, expected.log_weights, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

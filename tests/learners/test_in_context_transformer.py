@@ -100,3 +100,13 @@ def test_phi_is_keys_and_values_of_each_block():
     for memory in blocks:
         assert tuple(memory["key"].shape) == (3, 5, 2, 4)
         assert tuple(memory["value"].shape) == (3, 5, 2, 4)
+
+
+def test_queries_and_keys_start_equal_and_values_do_not():
+    learner = InContextTransformer(ways=3, width=8, depth=2, heads=2)
+    x = np.zeros((1, 3, 4), "float32")
+    learner.adapt(x, np.eye(3, dtype="float32")[None], np.ones((1, 3), bool))
+    for block in learner.blocks:
+        query, key, value = np.split(to_numpy(block.project.kernel), 3, axis=1)
+        np.testing.assert_array_equal(query, key)
+        assert np.abs(key - value).min() > 0
