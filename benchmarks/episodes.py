@@ -12,7 +12,8 @@ Parts, all by default; printed are medians over rounds.
   stride or by max-pooling; 16 episodes a step of 5 ways, 1 shot and 15 queries. Beside
   learn2learn and easyfsl. Goal: on the best backend no slower than the fastest of them.
 - `maml-conv`: MAML with 1 and 5 inner steps, the same convolutions with stride and
-  without normalisation. Beside learn2learn; goal: no slower on the best backend.
+  without normalisation, ours as `PatchConv2D`. Beside learn2learn; goal: no slower on
+  the best backend.
 - `maml-sinusoid`: MAML on sinusoids with an MLP of 40-40 units; 25 episodes a step, 10
   shots and 10 queries. Beside learn2learn; goal: 5 times as fast on the best backend.
 - `recurrent`: `MemoryAugmented` and `Recurrent` on 5 ways, vectors of 64 numbers and a
@@ -20,13 +21,16 @@ Parts, all by default; printed are medians over rounds.
   goal of `MemoryAugmented`: no slower on the best backend.
 - `predict-query`: `predict_query` of 10,000 images after one `adapt`, and the encoder's
   `predict` on them, in turns within a process of each backend. Goal: 1.2 times at most.
+- `memory`: the first of `protonet`, with freed memory kept by the C library, as in all
+  other parts, and with its default, by which much of it goes back to the system.
 
 A step of training is the forward pass, the backward pass and Adam, from arrays that
 were drawn before, the same for all contestants. Ours is `fit` over a `PyDataset` of
 these batches, as with `Episodes`; peers loop over the episodes of a batch, as their
 examples do. Each contestant has a process of its own. They stay alive and take turns,
 one at a time, so that what else the machine does falls on all alike. In all of them the
-C library keeps freed memory (`recipes/allocation.py` says why).
+C library keeps freed memory, where `memory` does not say otherwise
+(`recipes/allocation.py` says why).
 
 The last column of a table is the ratio to the fastest peer in the same round.
 `torch.func`, vmap over the tasks of MAML, is written by hand and not one of the peers.
@@ -51,13 +55,11 @@ A peer that is not there is no row.
 """
 
 import argparse
-import contextlib
 import functools
 import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -65,6 +67,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import side_by_side
+from contestants import race, serve
 
 BATCH = 32
 WAYS, FILTERS, FEATURES, HIDDEN = 5, 64, 64, 40
@@ -77,6 +80,7 @@ PARTS = (
     "maml-sinusoid",
     "recurrent",
     "predict-query",
+    "memory",
 )
 KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -98,6 +102,7 @@ class Case:
         peers: Names of peers.
         beside: Names of those by hand that are not compared with.
         times: Factor of the steps of a round, where steps are short.
+        both_memories: Whether ours are also timed as the C library is by default.
     """
 
     title: str
@@ -107,6 +112,7 @@ class Case:
     peers: tuple[str, ...] = ("learn2learn",)
     beside: tuple[str, ...] = ()
     times: int = 1
+    both_memories: bool = False
 
 
 def cases_of(part):
@@ -120,6 +126,16 @@ def cases_of(part):
                 peers=("learn2learn", "easyfsl"),
             )
             for pool in ("stride", "max")
+        ]
+    if part == "memory":
+        return [
+            Case(
+                "ProtoNet, Conv4-64, stride, freed memory",
+                {"learner": "protonet", "pool": "stride"},
+                data="images",
+                peers=(),
+                both_memories=True,
+            )
         ]
     if part == "maml-conv":
         return [
@@ -186,7 +202,6 @@ def main():
     if arguments.worker:
         work(json.loads(arguments.worker))
         return
-    os.environ.update(KEEP_MEMORY)
     if arguments.passive:
         os.environ["OMP_WAIT_POLICY"] = "passive"
     settings = side_by_side.settings(arguments.backend, arguments.jit)
@@ -197,7 +212,7 @@ def main():
             time_predict_query(settings, arguments.rounds)
         else:
             for case in cases_of(part):
-                race(case, settings, arguments)
+                time_training(case, settings, arguments)
 
 
 # Drawing
@@ -255,96 +270,37 @@ def make_examples(shape):
     return images, np.repeat(np.arange(1623), 20)
 
 
-# Training: contestants in turns
+# Training
 
 
-class Contestant:
-    """A worker that stays alive and takes turns."""
-
-    def __init__(self, name, command, environment, folder):
-        self.name = name
-        self.errors = pathlib.Path(folder, f"{name}.txt")
-        print(name, file=sys.stderr, flush=True)
-        with open(self.errors, "w") as errors:
-            self.process = subprocess.Popen(
-                command,
-                env={**os.environ, **environment},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-
-    def turn(self):
-        """Returns seconds a step."""
-        self.process.stdin.write("turn\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def answer(self):
-        for line in self.process.stdout:
-            if line.startswith("RESULT "):
-                return json.loads(line.removeprefix("RESULT "))
-        raise SystemExit(f"{self.name} failed:\n{self.errors.read_text()[-3000:]}")
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def serve(turn):
-    """Takes a turn for each line of the input; the first is before the start."""
-    turn()
-    side_by_side.print_result("ready")
-    sys.stdout.flush()
-    for _ in sys.stdin:
-        side_by_side.print_result(turn())
-        sys.stdout.flush()
-
-
-def race(case, settings, arguments):
+def time_training(case, settings, arguments):
     """Times the contestants of a case and prints its table."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         data = str(pathlib.Path(folder, "episodes.npz"))
         episodes = save_episodes(case, arguments.steps * case.times, data)
         job = {**case.job, "data": data, "learn2learn": arguments.learn2learn}
-        contestants, missing = {}, {}
-        for name, command, environment in commands(case, settings, arguments, job):
-            contestant = Contestant(name, command, environment, folder)
-            stack.callback(contestant.close)
-            found = contestant.answer()
-            if found == "ready":
-                contestants[name] = contestant
-            else:
-                missing[name] = found
-        turns = {name: contestant.turn for name, contestant in contestants.items()}
-        times = side_by_side.in_turns(turns, arguments.rounds)
-    peers = [name for name in case.peers if name in times] or list(times)[:1]
-    fastest = min(peers, key=lambda name: statistics.median(times[name]))
-    cells = {
-        name: {
-            "ms a step": f"{ms:.2f}",
-            "episodes a second": f"{1000 * episodes / ms:,.0f}",
-            f"to {fastest}": f"{ratio:.2f}",
-        }
-        for name, (ms, ratio) in side_by_side.medians(times, fastest).items()
-    }
-    side_by_side.print_table(f"{case.title}, {episodes} episodes a step", cells)
-    for name, why in missing.items():
-        print(f"no {name}: {why}", flush=True)
+        entries = list(ours(case, settings, job))
+        script = str(pathlib.Path(__file__).with_name("episodes_peers.py"))
+        for name in (*case.peers, *case.beside):
+            told = json.dumps({**job, "peer": name})
+            entries.append((name, [arguments.peers, script, told], KEEP_MEMORY))
+        race(case.title, entries, arguments.rounds, episodes, case.peers)
 
 
-def commands(case, settings, arguments, job):
-    """Yields the name, the command and the environment of each contestant."""
+def ours(case, settings, job):
+    """Yields the name, the command and the environment of each of ours."""
     for backend, jit in settings:
         name = f"Keras {backend}" + (" XLA" if jit and backend == "tensorflow" else "")
-        told = json.dumps({**job, "jit": jit})
+        command = [
+            sys.executable,
+            __file__,
+            "--worker",
+            json.dumps({**job, "jit": jit}),
+        ]
         environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        yield name, [sys.executable, __file__, "--worker", told], environment
-    script = str(pathlib.Path(__file__).with_name("episodes_peers.py"))
-    for name in (*case.peers, *case.beside):
-        told = json.dumps({**job, "peer": name})
-        yield name, [arguments.peers, script, told], {}
+        yield name, command, {**environment, **KEEP_MEMORY}
+        if case.both_memories:
+            yield f"{name}, memory given back", command, environment
 
 
 def save_episodes(case, steps, path):
@@ -449,21 +405,15 @@ def convolutions():
     """Returns Conv4 with a stride, without normalisation, and a dense layer."""
     import keras
 
-    # PyTorch's vmap takes no other.
-    first = keras.backend.backend() == "torch"
-    data_format = "channels_first" if first else "channels_last"
-    blocks = [
-        keras.layers.Conv2D(
-            FILTERS, 3, 2, "same", activation="relu", data_format=data_format
-        )
-        for _ in range(4)
-    ]
+    from keras_mtl.learners import PatchConv2D
+
+    blocks = [PatchConv2D(FILTERS, 3, 2, "same", activation="relu") for _ in range(4)]
     return keras.Sequential(
         [
             keras.Input((28, 28)),
-            keras.layers.Reshape((1, 28, 28) if first else (28, 28, 1)),
+            keras.layers.Reshape((28, 28, 1)),
             *blocks,
-            keras.layers.Flatten(data_format=data_format),
+            keras.layers.Flatten(),
             keras.layers.Dense(WAYS),
         ]
     )
@@ -478,7 +428,9 @@ def time_predict_query(settings, rounds):
         backend, jit = setting
         name = backend + (" XLA" if jit and backend == "tensorflow" else "")
         job = {"part": "predict-query", "rounds": rounds}
-        result = side_by_side.run_backend(__file__, setting, job)
+        result = side_by_side.run_backend(
+            __file__, setting, job, environment=KEEP_MEMORY
+        )
         for row, (ms, ratio) in result.items():
             cells.setdefault(row, {})[name] = side_by_side.cell(ms, ratio, 1.2)
     side_by_side.print_table(

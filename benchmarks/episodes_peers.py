@@ -30,7 +30,8 @@ import types
 
 import numpy as np
 import torch
-from episodes import FEATURES, FILTERS, HIDDEN, INNER_RATE, WAYS, serve
+from contestants import serve
+from episodes import FEATURES, FILTERS, HIDDEN, INNER_RATE, WAYS
 from side_by_side import print_result
 from torch import nn
 from torch.nn import functional

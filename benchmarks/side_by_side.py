@@ -30,11 +30,12 @@ def title_of(setting, workload):
     return f"{backend}, jit_compile={jit}, {workload}"
 
 
-def run_backend(script, setting, job, json_file=None):
+def run_backend(script, setting, job, json_file=None, environment=None):
     """Runs a job in a worker of the script on a backend."""
     backend, jit = setting
     environment = {
         **os.environ,
+        **(environment or {}),
         "KERAS_BACKEND": backend,
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
