@@ -16,6 +16,7 @@ from keras_mtl.learners.matching_network import MatchingNetwork
 from keras_mtl.learners.memory_augmented import MemoryAugmented
 from keras_mtl.learners.meta_network import MetaNetwork
 from keras_mtl.learners.neural_process import NeuralProcess
+from keras_mtl.learners.patch_convolution import PatchConv2D
 from keras_mtl.learners.prototypical_network import PrototypicalNetwork
 from keras_mtl.learners.recurrent import Recurrent
 from keras_mtl.learners.relation_network import RelationNetwork
@@ -39,6 +40,7 @@ __all__ = [
     "MemoryAugmented",
     "MetaNetwork",
     "NeuralProcess",
+    "PatchConv2D",
     "PrototypicalNetwork",
     "Recurrent",
     "RelationNetwork",

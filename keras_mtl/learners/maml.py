@@ -7,6 +7,8 @@ import keras
 from keras import ops
 
 from keras_mtl.learners.gradient_based import GradientBased, of_each_task
+from keras_mtl.learners.networks_of_tasks import call_with_weights
+from keras_mtl.learners.patch_convolution import PatchConv2D
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -27,8 +29,9 @@ class MAML(GradientBased):
             squared error of its mean. Defaults to `"gaussian"`.
         network: A Keras model from examples `(n, ...)` to raw outputs
             `(n, learner.output_size)`, such as convolutions with a dense layer; it must
-            have no layers that change in training, and on PyTorch convolutions must be
-            `channels_first`. Defaults to `None`: dense layers.
+            have no layers that change in training. `PatchConv2D` is the convolution
+            that is fast on CPUs; others must be `channels_first` on PyTorch. Defaults
+            to `None`: dense layers.
         hidden: Units of the hidden layers where no network is given. Defaults to
             `(40, 40)`.
         inner_steps: Integer, number of steps. Defaults to 1.
@@ -104,24 +107,15 @@ class MAML(GradientBased):
         start = [of_each_task(v, tasks) for v in self.network.trainable_variables]
 
         def loss(weights: list[Any]) -> Any:
-            raw = self._outputs(weights, support_x)
+            raw = call_with_weights(self.network, weights, support_x)
             return self.support_loss(raw, labels, support_mask)
 
         return {"weights": self.descend(start, loss), **seen}
 
     def predict(self, phi: Any, query_x: Any) -> Any:
         """Returns predictions `(B, Q, ...)`."""
-        return self.answer(self._outputs(phi["weights"], query_x), phi)
-
-    def _outputs(self, weights: list[Any], x: Any) -> Any:
-        """Returns raw outputs of each task's network at its own examples."""
-        fixed = [ops.convert_to_tensor(v) for v in self.network.non_trainable_variables]
-
-        def of_task(task: tuple[list[Any], Any]) -> Any:
-            own, examples = task
-            return self.network.stateless_call(own, fixed, examples)[0]
-
-        return ops.vectorized_map(of_task, (list(weights), ops.convert_to_tensor(x)))
+        raw = call_with_weights(self.network, phi["weights"], query_x)
+        return self.answer(raw, phi)
 
 
 def _check_convolutions(network: keras.Model | None) -> None:
@@ -131,10 +125,11 @@ def _check_convolutions(network: keras.Model | None) -> None:
     for layer in getattr(network, "layers", []):
         if (
             "Conv" in type(layer).__name__
+            and not isinstance(layer, PatchConv2D)
             and getattr(layer, "data_format", None) == "channels_last"
         ):
             raise ValueError(
                 "On PyTorch convolutions of a network whose weights are adapted must "
-                f"have data_format='channels_first'. Received: layer '{layer.name}' "
-                "with 'channels_last'"
+                "have data_format='channels_first', or be `PatchConv2D`. Received: "
+                f"layer '{layer.name}' with 'channels_last'"
             )

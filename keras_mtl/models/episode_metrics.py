@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mtl.learners.each_task import for_each_task
 from keras_mtl.metrics.episode_mean import EpisodeMean
 from keras_mtl.models.metric_arguments import (
     as_list,
@@ -52,7 +53,7 @@ class EpisodeMetrics:
                 total = ops.sum(sample_weight * values, axis=1)
                 values = ops.divide_no_nan(total, ops.sum(sample_weight, axis=1))
             else:
-                values = ops.vectorized_map(
+                values = for_each_task(
                     partial(_value_of_episode, metric), (y, y_pred, sample_weight)
                 )
             mean.update_state(values, sample_weight=present)

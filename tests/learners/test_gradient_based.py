@@ -157,8 +157,15 @@ def test_any_network_of_keras():
         data_format, shape = "channels_first", (2, 4, 1, 6, 6)
     model = MetaModel(learners.MAML(ways=2, network=convolutions(data_format)))
     images = np.random.default_rng(0).uniform(size=shape).astype("float32")
-    phi = model.adapt(images, np.array([[0, 1, 0, 1], [1, 0, 1, 0]]))
-    assert model.predict_query(phi, images).shape == (2, 4, 2)
+    labels = np.array([[0, 1, 0, 1], [1, 0, 1, 0]])
+    phi = model.adapt(images, labels)
+    together = model.predict_query(phi, images)
+    assert together.shape == (2, 4, 2)
+    for task in range(2):
+        alone = model.predict_query(
+            model.adapt(images[task], labels[task]), images[task]
+        )
+        np.testing.assert_allclose(alone, together[task], atol=1e-5)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="others can do it")
