@@ -39,23 +39,36 @@ LEARNERS = {
     "snail": lambda: learners.SNAIL(max_support=10, filters=32, width=0.25, **NUMBERS),
     "lstm": lambda: learners.Recurrent(**NUMBERS),
     "mann": lambda: learners.MemoryAugmented(slots=16, units=128, **NUMBERS),
+    "meta-network": lambda: learners.MetaNetwork(hidden=20, **NUMBERS),
     "maml": lambda: learners.MAML(**NUMBERS),
     "anil": lambda: learners.ANIL(**NUMBERS),
     "cavia": lambda: learners.CAVIA(**NUMBERS),
+}
+DEFAULTS = {"encoder": None, "episodes_per_batch": 50, "learning_rate": 1e-3}
+SETTINGS = {
+    # Keys of one number would be told apart by its sign alone.
+    "meta-network": {
+        "encoder": (40, 20),
+        "episodes_per_batch": 16,
+        "learning_rate": 3e-3,
+    }
 }
 STEPS_OF_DESCENT = (1, 5, 10)
 """How many steps MAML is tested with, who is trained with one."""
 
 
-def build(name, options):
+def build(name, settings):
     """Returns the learner, compiled."""
-    model = keras_mtl.MetaModel(LEARNERS[name]())
+    encoder = settings["encoder"] and keras.Sequential(
+        [keras.layers.Dense(units, activation="relu") for units in settings["encoder"]]
+    )
+    model = keras_mtl.MetaModel(LEARNERS[name](), encoder)
     loss, metric = "mse", "mse"
     if model.learner.distribution is not None:
         loss = keras_mtl.losses.NegativeLogLikelihood()
         metric = keras_mtl.metrics.SquaredErrorOfMean()
     model.compile(
-        keras.optimizers.Adam(options.learning_rate, global_clipnorm=10.0),
+        keras.optimizers.Adam(settings["learning_rate"], global_clipnorm=10.0),
         loss=loss,
         metrics=[metric],
     )
@@ -124,10 +137,10 @@ def main():
     parser.add_argument("--learner", choices=LEARNERS, nargs="*", default=[*LEARNERS])
     parser.add_argument("--shots", type=int, nargs="+", default=[5, 10])
     parser.add_argument("--minutes", type=float, default=4.0, help="of each learner")
-    parser.add_argument("--episodes-per-batch", type=int, default=50)
+    parser.add_argument("--episodes-per-batch", type=int)
     parser.add_argument("--queries", type=int, default=20, help="of a training task")
     parser.add_argument("--steps", type=int, default=200, help="of an epoch")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--test-tasks", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--picture", default="sinusoid.png")
@@ -153,6 +166,9 @@ def main():
     )
     models = {}
     for name in options.learner:
+        settings = {**DEFAULTS, **SETTINGS.get(name, {})}
+        for key in ("episodes_per_batch", "learning_rate"):
+            settings[key] = getattr(options, key) or settings[key]
         for seed in range(options.seeds):
             print(f"{name}, seed {seed}")
             keras.utils.set_random_seed(seed)
@@ -160,15 +176,15 @@ def main():
                 Sinusoids(),
                 shots=(min(options.shots), max(options.shots)),
                 queries=options.queries,
-                episodes_per_batch=options.episodes_per_batch,
+                episodes_per_batch=settings["episodes_per_batch"],
                 seed=seed,
             )
-            model = models[name] = build(name, options)
+            model = models[name] = build(name, settings)
             steps = fit_until(
                 model,
                 train,
                 options.minutes,
-                options.learning_rate,
+                settings["learning_rate"],
                 options.steps,
                 metric="mse",
             )
