@@ -6,10 +6,12 @@ import keras
 from keras import ops
 
 from keras_mtl.argument_checks import check_choice, check_count
+from keras_mtl.learners.patch_convolution import PatchConv2D
 from keras_mtl.learners.support_normalization import SupportNormalization
 
 NORMS = ("group", "layer", "batch", "support", "none")
 POOLS = ("max", "stride")
+CONVOLUTIONS = ("auto", "direct", "patches")
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -42,6 +44,10 @@ class ConvolutionalEncoder(keras.layers.Layer):
             `None`, no such layer: all positions of the last block.
         rescale: Number that pixels are multiplied with, such as `1 / 255`. Defaults
             to 1.
+        convolution: `"direct"` for `keras.layers.Conv2D`, `"patches"` for
+            `PatchConv2D`, which has the same weights and results. Defaults to
+            `"auto"`: patches on JAX on a CPU, where XLA convolves slowly, direct
+            elsewhere.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
@@ -75,6 +81,7 @@ class ConvolutionalEncoder(keras.layers.Layer):
         pool: str = "max",
         embedding_dim: int | None = None,
         rescale: float = 1.0,
+        convolution: str = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -96,9 +103,14 @@ class ConvolutionalEncoder(keras.layers.Layer):
         self.pool = check_choice("pool", pool, POOLS)
         self.embedding_dim = embedding_dim
         self.rescale = rescale
+        self.convolution = check_choice("convolution", convolution, CONVOLUTIONS)
+        patches = convolution == "patches" or (
+            convolution == "auto" and _convolves_slowly()
+        )
         dtype = self.dtype_policy
         self.convolutions = [
-            keras.layers.Conv2D(
+            BlockConv2D(
+                patches,
                 count,
                 3,
                 strides=2 if pool == "stride" else 1,
@@ -213,6 +225,7 @@ class ConvolutionalEncoder(keras.layers.Layer):
             "pool": self.pool,
             "embedding_dim": self.embedding_dim,
             "rescale": self.rescale,
+            "convolution": self.convolution,
         }
 
 
@@ -222,7 +235,7 @@ def conv4(filters: int = 64, **kwargs: Any) -> ConvolutionalEncoder:
     Args:
         filters: Integer, filters of each block. Defaults to 64.
         **kwargs: Arguments of `ConvolutionalEncoder`: `norm`, `pool`,
-            `embedding_dim`, `rescale`.
+            `embedding_dim`, `rescale`, `convolution`.
 
     Example:
 
@@ -231,6 +244,28 @@ def conv4(filters: int = 64, **kwargs: Any) -> ConvolutionalEncoder:
     ```
     """
     return ConvolutionalEncoder(filters, blocks=4, **kwargs)
+
+
+class BlockConv2D(PatchConv2D):
+    """A convolution that is computed either way.
+
+    One class for both, as files of weights have the names of classes in them: what one
+    backend has saved is loaded on another.
+    """
+
+    def __init__(self, patches: bool, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.by_patches = patches
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        if self.by_patches:
+            return super().convolution_op(inputs, kernel)
+        return keras.layers.Conv2D.convolution_op(self, inputs, kernel)
+
+
+def _convolves_slowly() -> bool:
+    on_cpu = all("cpu" in device for device in keras.distribution.list_devices())
+    return keras.backend.backend() == "jax" and on_cpu
 
 
 def _merge(x: Any) -> Any:

@@ -117,8 +117,8 @@ class MemoryAugmented(Learner):
 
     def adapt(self, support_x: Any, support_y: Any, support_mask: Any) -> Any:
         """Returns the state after the support: memory, weights and controller."""
-        states, _, last, seen = self._read(support_x, support_y, support_mask)
-        return {"states": states, "last_label": last, **seen}
+        _, phi = self._read(support_x, support_y, support_mask)
+        return phi
 
     def predict(self, phi: Any, query_x: Any) -> Any:
         """Returns predictions `(B, Q, ...)`."""
@@ -154,14 +154,8 @@ class MemoryAugmented(Learner):
             )
         if mask is None:
             mask = ops.ones(ops.shape(x)[:2], "bool")
-        _, outputs, _, seen = self._read(x, y, mask)
-        # What was read were the examples that are there, one after the other.
-        place = ops.cumsum(ops.cast(mask, "int32"), axis=1) - 1
-        place = ops.maximum(place, 0)[..., None]
-        outputs = ops.take_along_axis(outputs, place, axis=1)
-        if self.ways:
-            seen = {"seen": ops.ones_like(seen["seen"])}
-        return self.answer(self.head(outputs), seen)
+        outputs, phi = self._read(x, y, mask)
+        return self._answers_of_steps(outputs, phi, mask)
 
     def objective(
         self,
@@ -178,13 +172,13 @@ class MemoryAugmented(Learner):
             query_mask: Whether each query is there `(B, Q)`.
             loss: A function of labels, predictions and weights.
         """
-        mask = inputs["support_mask"]
-        predicted = self.predict_steps(inputs["support_x"], inputs["support_y"], mask)
-        labels = inputs["support_y"]
+        labels, mask = inputs["support_y"], inputs["support_mask"]
+        outputs, phi = self._read(inputs["support_x"], labels, mask)
+        predicted = self._answers_of_steps(outputs, phi, mask)
         if self.output_dim and len(labels.shape) == 2:
             labels = labels[..., None]
         of_support = loss(labels, predicted, ops.cast(mask, "float32"))
-        of_query = loss(query_y, self.call(inputs), query_mask)
+        of_query = loss(query_y, self.predict(phi, inputs["query_x"]), query_mask)
         steps = ops.cast(ops.shape(mask)[1], "float32")
         asked = ops.cast(ops.shape(query_mask)[1], "float32")
         return (steps * of_support + asked * of_query) / (steps + asked)
@@ -194,14 +188,12 @@ class MemoryAugmented(Learner):
         """Whether `objective` is trained on, in place of the loss at the queries."""
         return self.protocol == "every_step"
 
-    def _read(
-        self, x: Any, y: Any, mask: Any
-    ) -> tuple[list[Any], Any, Any, dict[str, Any]]:
+    def _read(self, x: Any, y: Any, mask: Any) -> tuple[Any, dict[str, Any]]:
         """Reads a sequence.
 
         Returns:
-            The states at its end, outputs at each step `(B, T, size)`, the label that a
-            next step is told `(B, label_size)`, and what `answer` needs.
+            Outputs at each step `(B, T, size)`, and phi: the states at the end, the
+            label that a next step is told `(B, label_size)`, and what `answer` needs.
         """
         check_vectors(x, "support_x")
         labels, seen = self.read_labels(y, mask)
@@ -212,7 +204,16 @@ class MemoryAugmented(Learner):
             last = at_place(labels, counts - 1)
             labels = ops.pad(labels, [[0, 0], [1, 0], [0, 0]])[:, :-1]
         outputs, *states = self.sequence(joined(x, labels, mask[..., None]))
-        return states, outputs, last, seen
+        return outputs, {"states": states, "last_label": last, **seen}
+
+    def _answers_of_steps(self, outputs: Any, phi: dict[str, Any], mask: Any) -> Any:
+        """Returns predictions of any class, also where its first example is to come."""
+        # What was read were the examples that are there, one after the other.
+        place = ops.cumsum(ops.cast(mask, "int32"), axis=1) - 1
+        place = ops.maximum(place, 0)[..., None]
+        outputs = ops.take_along_axis(outputs, place, axis=1)
+        any_class = {"seen": ops.ones_like(phi["seen"])} if self.ways else phi
+        return self.answer(self.head(outputs), any_class)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

@@ -26,10 +26,11 @@ _OF_EACH_ROW = (
 def call_with_weights(network: keras.Model, weights: list[Any], x: Any) -> Any:
     """Returns the outputs of a network with weights of each task `(B, n, ...)`.
 
-    A sequence of layers of which those with weights are `Dense` or `PatchConv2D` is
-    computed with products of as many matrices as tasks. Other networks are called as
-    they are, mapped over tasks, which takes longer to trace; what TensorFlow maps is
-    compiled anew in each step by XLA where the size of batches is not known.
+    A `keras.Sequential` of `Dense`, `PatchConv2D` and layers without weights that treat
+    each row alike is computed with products of as many matrices as tasks. Any other
+    network is called as it is, mapped over tasks, which takes longer to trace; what
+    TensorFlow maps is compiled anew in each step by XLA where the size of batches is
+    not known.
 
     Args:
         network: A built Keras model.
@@ -37,45 +38,65 @@ def call_with_weights(network: keras.Model, weights: list[Any], x: Any) -> Any:
         x: Examples `(B, n, ...)`.
     """
     x = ops.convert_to_tensor(x)
-    if type(network) is keras.Sequential and all(map(_is_known, network.layers)):
-        return _call_sequence(network, weights, x)
+    own = {
+        id(variable): weight
+        for variable, weight in zip(network.trainable_variables, weights, strict=True)
+    }
+    if (
+        type(network) is keras.Sequential
+        and len(network.input_shape) == len(x.shape) - 1
+        and None not in x.shape[2:]
+        and all(_is_known(layer, own) for layer in network.layers)
+    ):
+        return _call_layers(network.layers, own, x)
     fixed = [ops.convert_to_tensor(v) for v in network.non_trainable_variables]
 
     def of_task(task: tuple[list[Any], Any]) -> Any:
-        own, examples = task
-        return network.stateless_call(own, fixed, examples)[0]
+        weights, examples = task
+        return network.stateless_call(weights, fixed, examples)[0]
 
     return for_each_task(of_task, (list(weights), x))
 
 
-def _is_known(layer: keras.layers.Layer) -> bool:
+def _is_known(layer: keras.layers.Layer, own: dict[int, Any]) -> bool:
+    """Whether `_call_layers` does what the layer does, activation and all."""
+    activation = getattr(layer, "activation", None)
+    module = getattr(activation, "__module__", "keras.")
+    variables = []
     if type(layer) in (keras.layers.Dense, PatchConv2D):
-        changed = layer.lora_enabled or getattr(layer, "quantization_mode", None)
-        return layer.trainable and not changed
-    return type(layer) in _OF_EACH_ROW
+        variables = [layer.kernel, layer.bias] if layer.use_bias else [layer.kernel]
+    elif type(layer) not in _OF_EACH_ROW:
+        return False
+    return (
+        [id(v) for v in layer.variables] == [id(v) for v in variables]
+        and all(id(v) in own for v in variables)
+        and getattr(layer, "activity_regularizer", None) is None
+        # One by the user may read all rows.
+        and (activation is None or module.startswith("keras."))
+    )
 
 
-def _call_sequence(network: keras.Sequential, weights: list[Any], x: Any) -> Any:
-    examples, left = ops.shape(x)[1], iter(weights)
-    for layer in network.layers:
+def _call_layers(layers: list[Any], own: dict[int, Any], x: Any) -> Any:
+    examples = ops.shape(x)[1]
+    for layer in layers:
         rows = ops.reshape(x, (-1, *x.shape[2:]))
         if type(layer) in _OF_EACH_ROW:
             rows = layer(rows)
         else:
-            rows = ops.cast(rows, layer.compute_dtype)
+            dtype = layer.compute_dtype
+            rows = ops.cast(rows, dtype)
             if type(layer) is PatchConv2D:
                 rows = layer.patches(rows)
-            kernel = ops.cast(next(left), layer.compute_dtype)
-            inputs = ops.reshape(
-                rows, (-1, examples * math.prod(rows.shape[1:-1]), rows.shape[-1])
-            )
+            positions, numbers = rows.shape[1:-1], rows.shape[-1]
+            kernel = ops.cast(own[id(layer.kernel)], dtype)
+            inputs, units = math.prod(kernel.shape[1:-1]), kernel.shape[-1]
             products = ops.matmul(
-                inputs, ops.reshape(kernel, (-1, rows.shape[-1], kernel.shape[-1]))
+                ops.reshape(rows, (-1, examples * math.prod(positions), numbers)),
+                ops.reshape(kernel, (-1, inputs, units)),
             )
             if layer.use_bias:
-                bias = ops.cast(next(left), layer.compute_dtype)
-                products = products + bias[:, None]
-            rows = ops.reshape(products, (-1, *rows.shape[1:-1], kernel.shape[-1]))
+                products = products + ops.cast(own[id(layer.bias)], dtype)[:, None]
+            rows = ops.reshape(products, (-1, *positions, units))
             if layer.activation is not None:
                 rows = layer.activation(rows)
         x = ops.reshape(rows, (-1, examples, *rows.shape[1:]))

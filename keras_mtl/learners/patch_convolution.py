@@ -18,10 +18,11 @@ class PatchConv2D(keras.layers.Conv2D):
     Weights and results are those of a `Conv2D`; patches take kernel height x kernel
     width times the memory of the images.
 
-    Where each task has a kernel of its own, as within `MAML`, a convolution is one of
-    as many groups as there are tasks, which is slow on CPUs with all backends, and
-    which Keras on PyTorch cannot do for `channels_last`. Products of matrices are fast
-    on all of them.
+    Where each task has a kernel of its own, as within `MAML`, a convolution is a loop
+    over tasks on TensorFlow and one of as many groups as tasks elsewhere, which is slow
+    on CPUs, and which Keras on PyTorch cannot do for `channels_last`. Products of
+    matrices are fast on all of them. On JAX they are also the faster way of one kernel
+    for all, on a CPU.
 
     Args:
         *args: Arguments of `keras.layers.Conv2D`.
@@ -29,8 +30,8 @@ class PatchConv2D(keras.layers.Conv2D):
             `"channels_last"`.
 
     Raises:
-        ValueError: If `data_format` is another, if `groups` is not 1, or if height or
-            width of the images are not known.
+        ValueError: If `data_format` is another, if `groups` is not 1, or if at a call
+            height or width of the images are not known, or less than the kernel needs.
 
     Example:
 
@@ -41,7 +42,8 @@ class PatchConv2D(keras.layers.Conv2D):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("data_format", "channels_last")
+        if len(args) < 5:
+            kwargs.setdefault("data_format", "channels_last")
         super().__init__(*args, **kwargs)
         if self.data_format != "channels_last" or self.groups != 1:
             raise ValueError(
@@ -79,6 +81,12 @@ class PatchConv2D(keras.layers.Conv2D):
                 strict=True,
             )
         )
+        if rows < 1 or columns < 1:
+            raise ValueError(
+                "Images must be at least as large as the kernel. Received: shape "
+                f"{tuple(images.shape)}, kernel_size={self.kernel_size}, "
+                f"dilation_rate={self.dilation_rate}"
+            )
         padded = ops.pad(images, [(0, 0), row_padding, column_padding, (0, 0)])
         return ops.concatenate(
             [

@@ -30,6 +30,25 @@ def test_conv4_makes_64_numbers_of_28_pixels():
     assert encoded(conv4(norm="none"), np.zeros((1, 28, 28), "uint8")).shape == (1, 64)
 
 
+@pytest.mark.parametrize("convolution", ["direct", "patches"])
+@pytest.mark.parametrize("pool", ["max", "stride"])
+def test_ways_to_convolve(convolution, pool, tmp_path):
+    """Have the same results, also of a file of weights of each other."""
+    encoders = [
+        make(pool=pool, norm="none"),
+        make(pool=pool, norm="none", convolution=convolution),
+    ]
+    assert encoders[1].get_config()["convolution"] == convolution
+    models = [
+        keras.Sequential([keras.Input(IMAGES.shape[2:]), encoder])
+        for encoder in encoders
+    ]
+    models[0].save_weights(tmp_path / "one.weights.h5")
+    models[1].load_weights(tmp_path / "one.weights.h5")
+    expected, found = (encoded(model, IMAGES[0]) for model in models)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_grey_images_need_no_channel_and_integers_are_rescaled():
     pixels = RNG.integers(0, 256, size=(2, 8, 8)).astype("uint8")
     encoder = make(rescale=1 / 255)

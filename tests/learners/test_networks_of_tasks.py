@@ -14,6 +14,7 @@ from keras.layers import (
     LeakyReLU,
     MaxPooling2D,
     Permute,
+    PReLU,
     ReLU,
     Reshape,
 )
@@ -41,6 +42,18 @@ NETWORKS = {
         Dense(2),
     ],
     "any other": lambda: [Flatten(), Dense(7), LayerNormalization(), Dense(3)],
+    "other activations": lambda: [
+        Flatten(),
+        Dense(7, activation=PReLU()),
+        Activation(lambda x: x - ops.mean(x, axis=0, keepdims=True)),
+        Dense(3, activation=lambda x: x / (1 + ops.max(ops.abs(x), axis=0))),
+    ],
+    "any convolution": lambda: [
+        PatchConv2D(4, 3, activation="relu"),
+        LayerNormalization(),
+        Flatten(),
+        Dense(3),
+    ],
     "frozen": lambda: [Flatten(), Dense(7, trainable=False), Dense(3)],
 }
 
@@ -48,6 +61,7 @@ NETWORKS = {
 def with_weights(layers):
     """Returns a network, weights for each of three tasks, and examples."""
     network = keras.Sequential([keras.Input(IMAGE), *layers])
+    network(np.zeros((1, *IMAGE)))  # `PReLU` as an activation is built when called
     generator = np.random.default_rng(0)
     weights = [
         generator.normal(size=(3, *v.shape)).astype("float32")
@@ -56,25 +70,69 @@ def with_weights(layers):
     return network, weights, generator.normal(size=(3, 4, *IMAGE)).astype("float32")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_is_the_network_of_each_task(name):
-    network, weights, x = with_weights(NETWORKS[name]())
+def check(network, weights, x, atol=1e-5):
     found = call_with_weights(network, [ops.convert_to_tensor(w) for w in weights], x)
     for task in range(3):
         for variable, weight in zip(network.trainable_variables, weights, strict=True):
             variable.assign(weight[task])
         np.testing.assert_allclose(
-            ops.convert_to_numpy(found[task]),
-            ops.convert_to_numpy(network(x[task])),
-            atol=1e-5,
+            ops.convert_to_numpy(ops.cast(found[task], "float32")),
+            ops.convert_to_numpy(ops.cast(network(x[task]), "float32")),
+            atol=atol,
         )
+    return found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_is_the_network_of_each_task(name):
+    check(*with_weights(NETWORKS[name]()))
 
 
 def test_half_precision():
     layers = [PatchConv2D(4, 3, dtype="mixed_bfloat16"), Dense(3, dtype="bfloat16")]
-    network, weights, x = with_weights(layers)
-    found = call_with_weights(network, [ops.convert_to_tensor(w) for w in weights], x)
+    found = check(*with_weights(layers), atol=0.1)
     assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+
+
+def test_a_layer_that_stands_twice():
+    shared = Dense(60, "tanh")
+    check(*with_weights([Flatten(), shared, shared, Dense(3)]))
+
+
+def test_a_frozen_bias():
+    layers = [Flatten(), Dense(7), Dense(3)]
+    network, _, x = with_weights(layers)
+    layers[1].bias.trainable = False
+    shapes = [v.shape for v in network.trainable_variables]
+    assert len(shapes) == 3
+    weights = [np.random.default_rng(0).normal(size=(3, *shape)) for shape in shapes]
+    check(network, [w.astype("float32") for w in weights], x)
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_batches_of_unknown_size(tasks):
+    """One task among them: see `for_each_task`."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("elsewhere sizes are known")
+    import tensorflow as tf
+
+    layers = [keras.layers.Conv2D(4, 3, data_format="channels_last"), Flatten()]
+    network, weights, x = with_weights(layers)
+    bias = tf.constant(weights[1][:tasks])
+
+    def slope(bias, x):
+        with tf.GradientTape() as tape:
+            tape.watch(bias)
+            kernels = tf.constant(weights[0])[: tf.shape(bias)[0]]
+            value = tf.reduce_sum(call_with_weights(network, [kernels, bias], x) ** 2)
+        return tape.gradient(value, bias)
+
+    signature = [tf.TensorSpec((None, 4)), tf.TensorSpec((None, None, *IMAGE))]
+    found = tf.function(slope, input_signature=signature)(bias, x[:tasks])
+    for task in range(tasks):
+        outputs = tf.nn.conv2d(x[task], weights[0][task], 1, "VALID") + bias[task]
+        expected = 2 * tf.reduce_sum(outputs, axis=(0, 1, 2))
+        np.testing.assert_allclose(found[task], expected, rtol=1e-4)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of its XLA")

@@ -111,3 +111,10 @@ def test_sizes_must_be_known():
     layer.build((None, None, None, 3))
     with pytest.raises(ValueError, match="known height and width"):
         layer.convolution_op(keras.Input((None, None, 3)), layer.kernel)
+
+
+def test_images_smaller_than_the_kernel():
+    layer = learners.PatchConv2D(6, 3, strides=2)
+    layer.build((None, None, None, 3))
+    with pytest.raises(ValueError, match="as large as the kernel"):
+        layer(np.zeros((1, 2, 5, 3)))
