@@ -12,6 +12,11 @@ import tempfile
 import side_by_side
 
 
+def without_memory_options(environment):
+    """Returns variables but those of the C library's memory."""
+    return {k: v for k, v in environment.items() if not k.startswith("MALLOC_")}
+
+
 class Contestant:
     """A worker that has said that it is ready, or why it cannot be.
 
@@ -29,7 +34,7 @@ class Contestant:
         with open(self.errors, "w") as errors:
             self.process = subprocess.Popen(
                 command,
-                env={**os.environ, **environment},
+                env={**without_memory_options(os.environ), **environment},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -38,8 +43,9 @@ class Contestant:
 
     def turn(self):
         """Returns seconds a step."""
-        self.process.stdin.write("turn\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # one that died: `answer` says why
+            self.process.stdin.write("turn\n")
+            self.process.stdin.flush()
         return self.answer()
 
     def answer(self):

@@ -32,7 +32,8 @@ one at a time, so that what else the machine does falls on all alike. In all of 
 C library keeps freed memory, where `memory` does not say otherwise
 (`recipes/allocation.py` says why).
 
-The last column of a table is the ratio to the fastest peer in the same round.
+The last column of a table is the ratio to the fastest peer in the same round, or where
+there is none, to the first row.
 `torch.func`, vmap over the tasks of MAML, is written by hand and not one of the peers.
 
 Measure on a machine that does nothing else. Otherwise the threads of PyTorch's OpenMP
@@ -300,7 +301,7 @@ def ours(case, settings, job):
         environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
         yield name, command, {**environment, **KEEP_MEMORY}
         if case.both_memories:
-            yield f"{name}, memory given back", command, environment
+            yield f"{name}, given back", command, environment
 
 
 def save_episodes(case, steps, path):

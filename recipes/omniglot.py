@@ -9,6 +9,10 @@ that on training characters, and what becomes of it with the support of another 
 (chance, where nothing is known by heart). `--learner mann` prints the table of its
 paper as well: accuracy by how many examples of its class a character was preceded by.
 
+With `--encoder-minutes`, the default of `mann`, the encoder is trained as one of
+prototypes for a part of the time and then kept; the learner reads the vectors of 64
+numbers that it makes of all images, once.
+
 The data are the prepared file of a data directory (`--data-dir`, or the environment
 variable KERAS_MTL_DATA), else Omniglot as TFDS has prepared it.
 
@@ -19,6 +23,7 @@ are of one alphabet, which is a good deal harder. See docs/recipes.md before com
 """
 
 import argparse
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -47,6 +52,7 @@ DEFAULTS = {
     "train_ways": None,
     "train_shots": None,
     "episodes_per_batch": 16,
+    "encoder_minutes": 0.0,
     "arguments": {},
 }
 MANY_WAYS = {"train_ways": 20, "episodes_per_batch": 4}
@@ -55,9 +61,105 @@ SETTINGS = {
     "matching": {**MANY_WAYS, "train_shots": (1, 1)},
     "cnp": MANY_WAYS,
     "hypernetwork": MANY_WAYS,
-    "mann": {"arguments": {"protocol": "every_step"}},
+    "mann": {
+        "episodes_per_batch": 32,
+        "encoder_minutes": 4.0,
+        "arguments": {
+            "protocol": "every_step",
+            "slots": 64,
+            "reads": 2,
+            "separate_write": True,
+        },
+    },
 }
-INSTANCES = 10
+INSTANCES, TRAINED_INSTANCES = 10, 5
+TURNS, VECTOR = 4, 64
+
+
+class Characters(NamedTuple):
+    """Examples, their classes and alphabets, and the classes of each part."""
+
+    examples: np.ndarray
+    labels: np.ndarray
+    alphabets: np.ndarray
+    train: object
+    test: object
+    turn: bool
+    """Whether episodes are to turn images."""
+
+
+def as_vectors(characters, encoder, test_turns):
+    """Returns vectors of all images in all turns, which are classes.
+
+    The numbers of a vector have mean 0 and variance 1 over training images.
+
+    Args:
+        characters: Images.
+        encoder: The encoder.
+        test_turns: In how many turns test characters are classes.
+    """
+    alone = keras.Sequential([encoder])
+    count = characters.labels.max() + 1
+    turned = [
+        alone.predict(
+            np.rot90(characters.examples, turn, axes=(1, 2)),
+            batch_size=1024,
+            verbose=0,
+        )
+        for turn in range(TURNS)
+    ]
+    known = turned[0][np.isin(characters.labels, characters.train.classes)]
+    center, scale = known.mean(axis=0), known.std(axis=0) + 1e-6
+    shifts = count * np.arange(TURNS)[:, None]
+    split = keras_mtl.data.ClassSplit(
+        train=(shifts + characters.train.classes).ravel(),
+        test=(shifts[:test_turns] + characters.test.classes).ravel(),
+    )
+    return Characters(
+        (np.concatenate(turned) - center) / scale,
+        (shifts + characters.labels).ravel(),
+        np.tile(characters.alphabets, TURNS),
+        split.train,
+        split.test,
+        turn=False,
+    )
+
+
+def train_encoder(encoder, characters, options):
+    """Trains an encoder as one of prototypes."""
+    settings = SETTINGS["prototypes"]
+    episodes = Episodes(
+        characters.examples,
+        characters.labels,
+        characters.train,
+        ways=settings["train_ways"],
+        shots=settings["train_shots"],
+        queries=options.queries,
+        rotations=True,
+        episodes_per_batch=settings["episodes_per_batch"],
+        seed=options.seed,
+    )
+    model = keras_mtl.MetaModel(
+        learners.PrototypicalNetwork(ways=settings["train_ways"]), encoder
+    )
+    fit(model, episodes, options.encoder_minutes, options)
+
+
+def fit(model, episodes, minutes, options):
+    """Compiles and trains a model; returns the number of steps."""
+    model.compile(
+        keras.optimizers.Adam(options.learning_rate),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return fit_until(
+        model,
+        episodes,
+        minutes,
+        options.learning_rate,
+        options.steps,
+        metric="accuracy",
+    )
 
 
 def by_instance(model, sequences):
@@ -67,14 +169,14 @@ def by_instance(model, sequences):
         model: A trained model of `MemoryAugmented` with protocol="every_step".
         sequences: Episodes whose supports are the sequences.
     """
-    encoder = keras.Sequential([model.encoder])
     right = [[] for _ in range(INSTANCES)]
     for batch in range(sequences.num_batches):
         inputs, _ = sequences[batch]
         images, labels = inputs["support_x"], inputs["support_y"]
         episodes, length = labels.shape[:2]
-        flat = images.reshape(episodes * length, *images.shape[2:])
-        features = encoder.predict(flat, verbose=0, batch_size=1024)
+        features = images.reshape(episodes * length, *images.shape[2:])
+        if model.encoder is not None:
+            features = keras.ops.convert_to_numpy(model.encoder(features))
         said = model.learner.predict_steps(
             features.reshape(episodes, length, -1), labels
         )
@@ -102,6 +204,11 @@ def main():
     parser.add_argument("--queries", type=int, default=5, help="of a class, to train")
     parser.add_argument("--episodes-per-batch", type=int)
     parser.add_argument("--minutes", type=float, default=13.0)
+    parser.add_argument(
+        "--encoder-minutes",
+        type=float,
+        help="of these, for prototypes; defaults to 0, or 4",
+    )
     parser.add_argument("--steps", type=int, default=50, help="of an epoch")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--filters", type=int, nargs=4, default=[16, 32, 64, 128])
@@ -115,20 +222,41 @@ def main():
     train_ways = options.train_ways or settings["train_ways"] or options.ways
     by_steps = options.learner == "mann"
 
+    if options.encoder_minutes is None:
+        options.encoder_minutes = settings["encoder_minutes"]
+
     reuse_memory()
     keras.utils.set_random_seed(options.seed)
     data = load_omniglot(options.data_dir, split=options.split, seed=options.seed)
-    arrays = data.images, data.labels
+    characters = Characters(
+        data.images,
+        data.labels,
+        data.alphabets,
+        data.classes.train,
+        data.classes.test,
+        turn=True,
+    )
+    encoder = learners.conv4(
+        options.filters,
+        norm=options.norm,
+        pool=options.pool,
+        embedding_dim=VECTOR if options.encoder_minutes else None,
+    )
+    if options.encoder_minutes:
+        train_encoder(encoder, characters, options)
+        test_turns = 1 if options.within_alphabet else TURNS
+        characters, encoder = as_vectors(characters, encoder, test_turns), None
+    arrays = characters.examples, characters.labels
     least = min(options.shots)
     train_shots = options.train_shots or settings["train_shots"]
     train_shots = train_shots or (least, max(options.shots))
     train = Episodes(
         *arrays,
-        data.classes.train,
+        characters.train,
         ways=train_ways,
-        shots=INSTANCES if by_steps else tuple(train_shots),
+        shots=TRAINED_INSTANCES if by_steps else tuple(train_shots),
         queries=1 if by_steps else options.queries,
-        rotations=True,
+        rotations=characters.turn,
         episodes_per_batch=options.episodes_per_batch or settings["episodes_per_batch"],
         seed=options.seed,
     )
@@ -140,33 +268,22 @@ def main():
         "num_batches": options.test_episodes // batch,
     }
     if options.within_alphabet:
-        held_out = {**fixed, "groups": data.alphabets}
+        held_out = {**fixed, "groups": characters.alphabets}
     else:
-        held_out = {**fixed, "rotations": True}
+        held_out = {**fixed, "rotations": characters.turn}
     tests = {
-        f"{shots}-shot": Episodes(*arrays, data.classes.test, shots=shots, **held_out)
+        f"{shots}-shot": Episodes(*arrays, characters.test, shots=shots, **held_out)
         for shots in options.shots
     }
-    seen = Episodes(*arrays, data.classes.train, shots=least, rotations=True, **fixed)
+    seen = Episodes(
+        *arrays, characters.train, shots=least, rotations=characters.turn, **fixed
+    )
 
-    encoder = learners.conv4(options.filters, norm=options.norm, pool=options.pool)
     learner = LEARNERS[options.learner](
         ways=max(train_ways, options.ways), **settings["arguments"]
     )
     model = keras_mtl.MetaModel(learner, encoder)
-    model.compile(
-        keras.optimizers.Adam(options.learning_rate),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
-    )
-    steps = fit_until(
-        model,
-        train,
-        options.minutes,
-        options.learning_rate,
-        options.steps,
-        metric="accuracy",
-    )
+    steps = fit(model, train, options.minutes - options.encoder_minutes, options)
     results = {"steps": steps}
     for name, test in {**tests, "training characters": seen}.items():
         found = model.evaluate(test, verbose=0)
@@ -185,7 +302,7 @@ def main():
     table.print()
     if by_steps:
         held_out = {**held_out, "queries": 1}
-        sequences = Episodes(*arrays, data.classes.test, shots=INSTANCES, **held_out)
+        sequences = Episodes(*arrays, characters.test, shots=INSTANCES, **held_out)
         table = ResultsTable(title="accuracy by instance of a class")
         accuracies = by_instance(model, sequences)
         table.add(

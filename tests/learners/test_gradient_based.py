@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_mtl import MetaModel, learners
+from keras_mtl.data import Episodes
 
 
 def line(learner, weight, bias):
@@ -166,6 +167,40 @@ def test_any_network_of_keras():
             model.adapt(images[task], labels[task]), images[task]
         )
         np.testing.assert_allclose(alone, together[task], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    "learner", [learners.MAML, learners.Reptile], ids=["MAML", "Reptile"]
+)
+def test_convolutions_train_and_are_saved(learner, tmp_path):
+    """Compiled by XLA on TensorFlow and JAX."""
+    network = keras.Sequential(
+        [
+            learners.PatchConv2D(4, 3, strides=2, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    rates = {"rates": "parameter"} if learner is learners.MAML else {}
+    model = MetaModel(learner(ways=2, network=network, inner_steps=2, **rates))
+    compiled = keras.backend.backend() != "torch"
+    model.compile("adam", loss="categorical_crossentropy", jit_compile=compiled)
+    x = np.random.default_rng(0).normal(size=(40, 6, 6, 1)).astype("float32")
+    y = np.repeat(np.arange(4), 10)
+    before = x[:4], np.array([0, 1, 0, 1])
+    train = Episodes(x, y, ways=2, queries=3, episodes_per_batch=4, num_batches=6)
+    history = model.fit(train, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    phi = model.adapt(*before)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(
+        loaded.predict_query(loaded.adapt(*before), x),
+        model.predict_query(phi, x),
+        atol=1e-5,
+    )
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="others can do it")
