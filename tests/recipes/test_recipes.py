@@ -90,6 +90,8 @@ def test_omniglot(tmp_path):
         "8",
         "--minutes",
         "0.001",
+        "--encoder-minutes",
+        "0.0005",
     ]
     arguments += ["--steps", "2", "--test-episodes", "20", "--episodes-per-batch", "2"]
     printed = run("omniglot.py", tmp_path, *arguments)
