@@ -166,6 +166,8 @@ class MemoryAugmented(Learner):
     ) -> Any:
         """Returns the mean loss over all steps, in training by `"every_step"`.
 
+        The queries of an episode are steps as its support is, each after all of it.
+
         Args:
             inputs: As of `call`.
             query_y: Labels of the queries.
@@ -174,14 +176,20 @@ class MemoryAugmented(Learner):
         """
         labels, mask = inputs["support_y"], inputs["support_mask"]
         outputs, phi = self._read(inputs["support_x"], labels, mask)
-        predicted = self._answers_of_steps(outputs, phi, mask)
-        if self.output_dim and len(labels.shape) == 2:
-            labels = labels[..., None]
-        of_support = loss(labels, predicted, ops.cast(mask, "float32"))
-        of_query = loss(query_y, self.predict(phi, inputs["query_x"]), query_mask)
-        steps = ops.cast(ops.shape(mask)[1], "float32")
-        asked = ops.cast(ops.shape(query_mask)[1], "float32")
-        return (steps * of_support + asked * of_query) / (steps + asked)
+        steps = [
+            (labels, self._answers_of_steps(outputs, phi, mask), mask),
+            (query_y, self.predict(phi, inputs["query_x"]), query_mask),
+        ]
+        if self.output_dim:
+            steps = [
+                (ops.reshape(y, (*ops.shape(there), self.output_dim)), predicted, there)
+                for y, predicted, there in steps
+            ]
+        labels, predicted, there = (
+            ops.concatenate([first, ops.cast(second, first.dtype)], axis=1)
+            for first, second in zip(*steps, strict=True)
+        )
+        return loss(labels, predicted, ops.cast(there, "float32"))
 
     @property
     def has_objective(self) -> bool:

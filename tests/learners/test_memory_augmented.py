@@ -232,23 +232,30 @@ def test_steps_stay_at_their_place_where_others_are_not_there():
         np.testing.assert_allclose(given[task, there], to_numpy(alone)[0], atol=1e-5)
 
 
-def test_the_objective_is_the_loss_of_all_steps():
+def test_the_objective_is_the_mean_over_the_steps_of_an_episode():
     learner, inputs = make(protocol="every_step")
-    inputs["support_mask"][:, 1] = False
+    mask = inputs["support_mask"]
+    mask[:, 1] = False
+    mask[0, 3:] = False
     labels = episodes(learner)[1]
-    weight = np.ones((3, 4), "float32")
+    asked = np.ones((3, 4), bool)
+    asked[1, 2:] = False
 
     def loss(y, predicted, there):
-        each = -np.log((y * to_numpy(predicted)).sum(-1))
+        each = -np.log((to_numpy(y) * to_numpy(predicted)).sum(-1))
         there = to_numpy(there)
         return ((there * each).sum(1) / there.sum(1)).mean()
 
-    x, y, mask = (inputs[f"support_{key}"] for key in ("x", "y", "mask"))
-    of_support = loss(y, learner.predict_steps(x, y, mask), mask.astype("float32"))
-    of_query = loss(labels, learner(inputs), weight)
+    x, y = (inputs[f"support_{key}"] for key in ("x", "y"))
+    of_support = -np.log((to_numpy(learner.predict_steps(x, y, mask)) * y).sum(-1))
+    of_queries = -np.log((to_numpy(learner(inputs)) * labels).sum(-1))
+    expected = [
+        np.concatenate([of_support[i][mask[i]], of_queries[i][asked[i]]]).mean()
+        for i in range(3)
+    ]
     np.testing.assert_allclose(
-        to_numpy(learner.objective(inputs, labels, weight, loss)),
-        (6 * of_support + 4 * of_query) / 10,
+        to_numpy(learner.objective(inputs, labels, asked, loss)),
+        np.mean(expected),
         rtol=1e-5,
     )
 
