@@ -64,24 +64,6 @@ def test_intervals_are_over_episodes(images):
         np.testing.assert_allclose(results[f"{name}_ci95"], half, rtol=1e-3)
 
 
-def test_batches_of_one_episode(images):
-    """A metric that squeezes, mapped over one episode, loses no axis."""
-
-    def difference(y, predicted):
-        class_1 = keras.ops.squeeze(y[..., :1])
-        return keras.ops.add(predicted[..., 0], -class_1)
-
-    model = MetaModel(learners.PrototypicalNetwork(ways=WAYS), encoder())
-    model.compile(loss="categorical_crossentropy", metrics=["accuracy", difference])
-    found = []
-    for batch in (1, 4):
-        model.reset_metrics()
-        test = episodes(images, episodes_per_batch=batch, num_batches=4 // batch)
-        found.append(model.evaluate(test, verbose=0))
-    for name, value in found[0].items():
-        np.testing.assert_allclose(found[1][name], value, rtol=1e-4, err_msg=name)
-
-
 def test_training_logs_have_no_intervals(images):
     model = prototypes()
     test = episodes(images, num_batches=2)
