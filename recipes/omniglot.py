@@ -207,7 +207,7 @@ def main():
     parser.add_argument(
         "--encoder-minutes",
         type=float,
-        help="of these, for prototypes; defaults to 0, or 4",
+        help="of these, for prototypes; defaults to 4 for mann, else 0",
     )
     parser.add_argument("--steps", type=int, default=50, help="of an epoch")
     parser.add_argument("--learning-rate", type=float, default=1e-3)

@@ -54,7 +54,7 @@ SETTINGS = {
         "learning_rate": 3e-3,
     }
 }
-STEPS_OF_DESCENT = {"maml": (1,), "maml-5": (5, 10)}
+STEPS_OF_DESCENT = {"maml": (1, 5, 10), "maml-5": (5, 10)}
 """How many steps MAML is tested with, that is trained with one or with five.
 
 With more steps than it was trained with, the longer it was trained, the sooner a task

@@ -109,11 +109,12 @@ def test_a_frozen_bias():
     check(network, [w.astype("float32") for w in weights], x)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="elsewhere sizes are known"
+)
 @pytest.mark.parametrize("tasks", [1, 2])
 def test_batches_of_unknown_size(tasks):
     """One task among them: see `for_each_task`."""
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("elsewhere sizes are known")
     import tensorflow as tf
 
     layers = [keras.layers.Conv2D(4, 3, data_format="channels_last"), Flatten()]
