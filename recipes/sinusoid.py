@@ -39,7 +39,9 @@ LEARNERS = {
     "snail": lambda: learners.SNAIL(max_support=10, filters=32, width=0.25, **NUMBERS),
     "lstm": lambda: learners.Recurrent(**NUMBERS),
     "mann": lambda: learners.MemoryAugmented(slots=16, units=128, **NUMBERS),
-    "meta-network": lambda: learners.MetaNetwork(hidden=20, **NUMBERS),
+    "meta-network": lambda: learners.MetaNetwork(
+        hidden=20, num_gradients=10, **NUMBERS
+    ),
     "maml": lambda: learners.MAML(**NUMBERS),
     "maml-5": lambda: learners.MAML(inner_steps=5, **NUMBERS),
     "anil": lambda: learners.ANIL(**NUMBERS),

@@ -1,6 +1,5 @@
 """Meta networks."""
 
-import math
 from typing import Any
 
 import keras
@@ -9,37 +8,40 @@ from keras import ops
 from keras_mtl.argument_checks import check_count
 from keras_mtl.learners.class_probabilities import ABSENT
 from keras_mtl.learners.cosine import unit_vectors
-from keras_mtl.learners.feature_vectors import check_vectors, multi_layer_perceptron
+from keras_mtl.learners.fast_weights import ExampleLevelWeights, TaskLevelWeights
+from keras_mtl.learners.feature_vectors import check_vectors
 from keras_mtl.learners.learner import Learner
 from keras_mtl.learners.support_sequence import in_front
-
-_PRECISION = 7.0
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
 class MetaNetwork(Learner):
     """Makes fast weights of the gradients that the support has at slow weights.
 
-    A base learner, $\\text{relu}(W_1 x)$ and a last layer $W_2$, answers each example
-    of the support with its slow weights. A network G, the same for every coordinate,
-    turns the gradient of that example's loss into fast weights; they are kept in a
-    memory, by a key of the example. A query reads the memory by the similarity of keys,
-    and is answered with both weights:
+    A base learner, one hidden layer $\\text{relu}(W_1 x)$ and a last layer $W_2$, has
+    slow weights, which `fit` trains, and fast ones of two levels.
 
-    $$ h = \\text{relu}(W_1 x) + \\text{relu}(W_1^+ x), \\qquad
-       \\hat y = W_2 h + W_2^+ h, \\qquad
-       W^+ = \\sum_i a_i G(\\nabla_W L_i), \\qquad
-       G(g) = \\text{MLP}(\\log |g|, \\text{sign}\\, g) - \\alpha g $$
+    - Of the task: an LSTM U, the same for every coordinate, reads the gradients of the
+      first examples of the support.
+    - Of an example: a network G, the same for every coordinate, reads the gradient that
+      this example has at the slow weights, with the task's fast ones beside them. What
+      it makes is kept in a memory, by a key of the example. A query reads the memory by
+      the similarity of keys.
+
+    All of them answer a query together:
+
+    $$ h = \\text{relu}(W_1 x) + \\text{relu}(U_1 x) + \\text{relu}(W_1^+ x), \\quad
+       \\hat y = (W_2 + U_2 + W_2^+) h, \\quad
+       W^+ = \\sum_i a_i G(\\nabla_W L_i) $$
 
     The weights a are a softmax of cosine similarities times a learned number, which
-    starts at the paper's 1. The paper's G has no step of plain descent at a learned
-    rate α; the logarithm alone tells sizes of errors badly, which labels that are
-    numbers need.
+    starts at the paper's 1. Keys are made of slow weights and of fast ones of the task
+    (of the loss of $W_2$ on keys). Layers are dense, so that gradients are products of
+    two vectors and nothing is differentiated twice.
 
-    Keys are made likewise: of slow weights, and of fast ones that an LSTM over the
-    first gradients of the support makes for the task (of the loss of $W_2$ on keys).
-    Layers are dense, so that gradients are products of two vectors and nothing is
-    differentiated twice.
+    The paper's G and LSTM have no step of plain descent beside them; here it is one at
+    a learned rate. They read the logarithm and the sign of a gradient, which tell sizes
+    of errors badly; labels that are numbers need them.
 
     Args:
         ways: Integer, the number of classes of a task, for classification.
@@ -49,9 +51,14 @@ class MetaNetwork(Learner):
             `"gaussian"`.
         hidden: Integer, units of the base learner, and the size of a key. Defaults to
             32.
-        num_gradients: Integer, examples whose gradients make fast weights of keys.
+        num_gradients: Integer, examples whose gradients make the task's fast weights.
             Defaults to 5.
         maker_units: Integer, units of G and of the LSTM. Defaults to 8.
+        task_weights: Boolean, whether the base learner has fast weights of the task
+            (the paper's MetaNet+), or the keys alone (its MetaNet). With the keys
+            alone, examples say what they say one by one, and a query mixes it; numbers
+            are then learned little better than by a kernel smoother. Defaults to
+            `True`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
@@ -77,30 +84,28 @@ class MetaNetwork(Learner):
         hidden: int = 32,
         num_gradients: int = 5,
         maker_units: int = 8,
+        task_weights: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(ways, output_dim, distribution, **kwargs)
         self.hidden = check_count("hidden", hidden)
         self.num_gradients = check_count("num_gradients", num_gradients)
         self.maker_units = check_count("maker_units", maker_units)
+        self.task_weights = bool(task_weights)
         dtype = self.dtype_policy
         self.first = keras.layers.Dense(hidden, dtype=dtype)
         self.last = keras.layers.Dense(self.output_size, dtype=dtype)
         self.key = keras.layers.Dense(hidden, dtype=dtype)
-        self.make_first = multi_layer_perceptron([maker_units, 1], dtype=dtype)
-        # A bias would be the same for the logits of all classes, and change nothing.
-        self.make_last = multi_layer_perceptron(
-            [maker_units, 1], dtype=dtype, last_bias=False
-        )
-        self.over_gradients = keras.layers.LSTM(maker_units, dtype=dtype)
-        self.make_key = keras.layers.Dense(1, dtype=dtype)
-        self.rates = [
-            self.add_weight(
-                shape=(),
-                initializer=keras.initializers.Constant(0.1),
-                name=f"{layer}_rate",
-            )
-            for layer in ("first", "last")
+        # A bias of the last would be the same for the logits of all classes, and change
+        # nothing.
+        self.of_examples = [
+            ExampleLevelWeights(maker_units, last_bias=bias, dtype=dtype)
+            for bias in (True, False)
+        ]
+        self.of_keys = TaskLevelWeights(maker_units, dtype=dtype)
+        self.of_task = [
+            TaskLevelWeights(maker_units, dtype=dtype)
+            for _ in range(2 if self.task_weights else 0)
         ]
         self.log_sharpness = self.add_weight(
             shape=(),
@@ -123,16 +128,18 @@ class MetaNetwork(Learner):
         labels, seen = self.read_labels(support_y, support_mask)
         mask, x, labels = in_front(support_mask, support_x, labels)
         x = ops.cast(x, "float32")
-        hidden = ops.cast(ops.relu(self.first(x)), "float32")
-        wrong = self._derivative(self.last(hidden), labels)
-        of_hidden = ops.matmul(wrong, ops.transpose(self._kernel(self.last)))
-        of_hidden = of_hidden * ops.cast(hidden > 0, "float32")
-        fast_key = self._fast_key(x, labels, mask)
+        early = [tensor[:, : self.num_gradients] for tensor in (x, labels, mask)]
+        task = self._task_weights(*early)
+        gradients = self._gradients(x, labels, task)
+        fast_key = self._fast_key(*early)
         return {
             "keys": self._keys(x, fast_key),
             "fast_key": fast_key,
-            "first": self._made(self.make_first, self.rates[0], x, of_hidden),
-            "last": self._made(self.make_last, self.rates[1], hidden, wrong),
+            "task": task,
+            "examples": [
+                make(gradient)
+                for make, gradient in zip(self.of_examples, gradients, strict=True)
+            ],
             "mask": mask,
             **seen,
         }
@@ -148,14 +155,58 @@ class MetaNetwork(Learner):
         there = ops.cast(phi["mask"], "bool")[:, None]
         scores = ops.where(there, ops.exp(self.log_sharpness) * scores, ABSENT)
         attention = ops.softmax(scores, axis=-1)  # B, Q, S
-        # What the fast weights of each example say, and then their mean: a query has
-        # no weights of its own to be kept.
-        each = ops.einsum("bqd,bsdh->bqsh", query_x, phi["first"])
-        fast = ops.einsum("bqs,bqsh->bqh", attention, each)
-        hidden = ops.cast(ops.relu(self.first(query_x)), "float32") + ops.relu(fast)
-        each = ops.einsum("bqh,bsho->bqso", hidden, phi["last"])
-        fast = ops.einsum("bqs,bqso->bqo", attention, each)
-        return self.answer(ops.cast(self.last(hidden), "float32") + fast, phi)
+
+        def read(x: Any, weights: Any) -> Any:
+            # What the fast weights of each example say, and then their mean: a query
+            # has no weights of its own to be kept.
+            each = ops.einsum("bqd,bsdh->bqsh", x, weights)
+            return ops.einsum("bqs,bqsh->bqh", attention, each)
+
+        first, last = phi["examples"]
+        _, hidden = self._hidden(query_x, phi["task"])
+        hidden = hidden + ops.relu(read(query_x, first))
+        return self.answer(self._raw(hidden, phi["task"]) + read(hidden, last), phi)
+
+    def _task_weights(self, x: Any, labels: Any, mask: Any) -> list[Any]:
+        """Returns the base learner's fast weights of the task, first and last."""
+        if not self.task_weights:
+            return []
+        gradients = self._gradients(x, labels, [])
+        return [
+            make(gradient, mask)
+            for make, gradient in zip(self.of_task, gradients, strict=True)
+        ]
+
+    def _hidden(self, x: Any, task: list[Any]) -> tuple[Any, Any]:
+        """Returns what slow weights make of examples, and with the task's `(B, n, h)`.
+
+        Args:
+            x: Features `(B, n, D)`.
+            task: The task's fast weights, first and last, or none.
+        """
+        slow = ops.cast(ops.relu(self.first(x)), "float32")
+        return slow, slow + ops.relu(ops.matmul(x, task[0])) if task else slow
+
+    def _raw(self, hidden: Any, task: list[Any]) -> Any:
+        """Returns raw outputs `(B, n, o)`, without an example's fast weights."""
+        slow = ops.cast(self.last(hidden), "float32")
+        return slow + ops.matmul(hidden, task[1]) if task else slow
+
+    def _gradients(self, x: Any, labels: Any, task: list[Any]) -> list[Any]:
+        """Returns gradients of each example's loss at the first and last slow kernel.
+
+        Returns:
+            `(B, S, D, hidden)` and `(B, S, hidden, o)`.
+        """
+        slow, hidden = self._hidden(x, task)
+        wrong = self._derivative(self._raw(hidden, task), labels)
+        last = self._kernel(self.last)
+        of_hidden = ops.matmul(wrong, ops.transpose(last))
+        if task:
+            back = ops.transpose(task[1], (0, 2, 1))
+            of_hidden = of_hidden + ops.matmul(wrong, back)
+        of_hidden = of_hidden * ops.cast(slow > 0, "float32")
+        return [_outer(x, of_hidden), _outer(hidden, wrong)]
 
     def _derivative(self, raw: Any, labels: Any) -> Any:
         """Returns the derivative of each example's loss at raw outputs `(B, S, o)`."""
@@ -171,33 +222,16 @@ class MetaNetwork(Learner):
 
     def _fast_key(self, x: Any, labels: Any, mask: Any) -> Any:
         """Returns the task's fast weights of keys, `(B, D, key_size)`."""
-        x, labels, mask = (t[:, : self.num_gradients] for t in (x, labels, mask))
         keys = ops.cast(ops.relu(self.key(x)), "float32")
         wrong = self._derivative(self.last(keys), labels)
         of_keys = ops.matmul(wrong, ops.transpose(self._kernel(self.last)))
         of_keys = of_keys * ops.cast(keys > 0, "float32")
-        gradient = _as_inputs(_gradient(x, of_keys))  # B, T, D, k, 2
-        steps, features = ops.shape(x)[1], x.shape[-1]
-        coordinates = features * self.hidden
-        gradient = ops.reshape(gradient, (-1, steps, coordinates, 2))
-        gradient = ops.transpose(gradient, (0, 2, 1, 3))
-        gradient = ops.reshape(gradient, (-1, steps, 2))
-        there = ops.repeat(ops.cast(mask, "bool"), coordinates, axis=0)
-        made = self.make_key(self.over_gradients(gradient, mask=there))
-        return ops.reshape(
-            ops.cast(made, "float32"), (-1, features, self.hidden)
-        ) / math.sqrt(features)
+        return self.of_keys(_outer(x, of_keys), mask)
 
     def _keys(self, x: Any, fast: Any) -> Any:
         """Returns keys of examples `(B, n, key_size)`."""
         slow = ops.cast(ops.relu(self.key(x)), "float32")
         return slow + ops.relu(ops.matmul(x, fast))
-
-    def _made(self, maker: keras.Sequential, rate: Any, inputs: Any, wrong: Any) -> Any:
-        """Returns fast weights of each example `(B, S, inputs, outputs)`."""
-        gradient = _gradient(inputs, wrong)
-        made = ops.cast(maker(_as_inputs(gradient))[..., 0], "float32")
-        return made / math.sqrt(inputs.shape[-1]) - rate * gradient
 
     def _kernel(self, layer: keras.layers.Dense) -> Any:
         return ops.cast(layer.kernel, "float32")
@@ -209,10 +243,11 @@ class MetaNetwork(Learner):
             "hidden": self.hidden,
             "num_gradients": self.num_gradients,
             "maker_units": self.maker_units,
+            "task_weights": self.task_weights,
         }
 
 
-def _gradient(inputs: Any, wrong: Any) -> Any:
+def _outer(inputs: Any, wrong: Any) -> Any:
     """Returns the gradient of each example's loss at the kernel of a dense layer.
 
     Args:
@@ -223,21 +258,3 @@ def _gradient(inputs: Any, wrong: Any) -> Any:
         `(B, S, D, o)`.
     """
     return inputs[..., None] * wrong[..., None, :]
-
-
-def _as_inputs(gradient: Any) -> Any:
-    """Returns each number of a gradient as two of moderate size.
-
-    $$ (\\log |g| / p, \\text{sign}\\, g) \\text{ if } |g| \\ge e^{-p}, \\quad
-       (-1, e^p g) \\text{ else} $$
-
-    Nothing is differentiated through it: the logarithm is steepest where a gradient is
-    smallest.
-    """
-    gradient = ops.stop_gradient(gradient)
-    size = ops.abs(gradient)
-    large = size >= math.exp(-_PRECISION)
-    logarithm = ops.log(ops.where(large, size, 1.0)) / _PRECISION
-    first = ops.where(large, logarithm, -1.0)
-    second = ops.where(large, ops.sign(gradient), math.exp(_PRECISION) * gradient)
-    return ops.stack([first, second], axis=-1)
