@@ -84,7 +84,7 @@ PARTS = (
     "memory",
 )
 KEEP_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
     "MALLOC_TOP_PAD_": str(2**28),
     "MALLOC_MMAP_MAX_": "0",
 }

@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-_KEPT = 2**30
+_NEVER, _AHEAD = -1, 2**28
 
 
 def reuse_memory():
@@ -18,6 +18,6 @@ def reuse_memory():
         return
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
-        set_option(_TRIM_THRESHOLD, _KEPT)
-        set_option(_TOP_PAD, _KEPT // 4)
+        set_option(_TRIM_THRESHOLD, _NEVER)
+        set_option(_TOP_PAD, _AHEAD)
         set_option(_MMAP_MAX, 0)

@@ -6,8 +6,12 @@ import keras
 from keras import ops
 
 from keras_mtl.argument_checks import check_choice, check_count
+from keras_mtl.learners.channel_normalization import (
+    BatchMoments,
+    GroupMoments,
+    SupportMoments,
+)
 from keras_mtl.learners.patch_convolution import PatchConv2D
-from keras_mtl.learners.support_normalization import SupportNormalization
 
 NORMS = ("group", "layer", "batch", "support", "none")
 POOLS = ("max", "stride")
@@ -146,7 +150,7 @@ class ConvolutionalEncoder(keras.layers.Layer):
         x = self._pixels(images)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = convolution(x)
-            x = self._end_of_block(x if norm is None else norm(x))
+            x = self._end_of_block(x, norm and norm(x))
         return self._vector(x)
 
     def adapt(self, support_x: Any, support_mask: Any) -> tuple[Any, list[Any]]:
@@ -160,10 +164,9 @@ class ConvolutionalEncoder(keras.layers.Layer):
         x = self._pixels(_merge(support_x))
         state = []
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = _part(convolution(x), examples)
-            x, moments = norm.adapt(x, support_mask)
-            state.append(moments)
-            x = self._end_of_block(_merge(x))
+            x = convolution(x)
+            state.append(norm.adapt(_part(x, examples), support_mask))
+            x = self._end_of_block(x, norm.of_images(state[-1], examples))
         return _part(self._vector(x), examples), state
 
     def encode(self, state: list[Any], query_x: Any) -> Any:
@@ -178,8 +181,8 @@ class ConvolutionalEncoder(keras.layers.Layer):
         for convolution, norm, moments in zip(
             self.convolutions, self.norms, state, strict=True
         ):
-            x = norm.apply(_part(convolution(x), examples), moments)
-            x = self._end_of_block(_merge(x))
+            x = convolution(x)
+            x = self._end_of_block(x, norm.of_images(moments, examples))
         return _part(self._vector(x), examples)
 
     def _pixels(self, images: Any) -> Any:
@@ -193,9 +196,13 @@ class ConvolutionalEncoder(keras.layers.Layer):
             )
         return x if self.rescale == 1 else x * self.rescale
 
-    def _end_of_block(self, x: Any) -> Any:
-        x = ops.relu(x)
-        return self.max_pool(x) if self.pool == "max" else x
+    def _end_of_block(self, x: Any, norm: tuple[Any, Any] | None) -> Any:
+        # Pooling goes first, and leaves a quarter of the numbers for the rest.
+        x = self.max_pool(x) if self.pool == "max" else x
+        if norm is not None:
+            factor, shift = norm
+            x = factor * ops.cast(x, "float32") + shift
+        return ops.relu(ops.cast(x, self.compute_dtype))
 
     def _vector(self, x: Any) -> Any:
         height, width, channels = x.shape[1:]
@@ -204,14 +211,13 @@ class ConvolutionalEncoder(keras.layers.Layer):
 
     def _make_norm(self) -> keras.layers.Layer | None:
         dtype = self.dtype_policy
-        if self.norm == "group":
-            return keras.layers.GroupNormalization(self.groups, dtype=dtype)
-        if self.norm == "layer":
-            return keras.layers.GroupNormalization(1, dtype=dtype)
+        if self.norm in ("group", "layer"):
+            groups = self.groups if self.norm == "group" else 1
+            return GroupMoments(groups, dtype=dtype)
         if self.norm == "batch":
-            return keras.layers.BatchNormalization(momentum=0.9, dtype=dtype)
+            return BatchMoments(dtype=dtype)
         if self.norm == "support":
-            return SupportNormalization(dtype=dtype)
+            return SupportMoments(dtype=dtype)
         return None
 
     def get_config(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 from built_learner import to_numpy
 
 from keras_mtl.learners import ConvolutionalEncoder, conv4
-from keras_mtl.learners.support_normalization import SupportNormalization
+from keras_mtl.learners.channel_normalization import BatchMoments, SupportMoments
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(2, 5, 8, 8, 1)).astype("float32")
@@ -87,21 +87,54 @@ def test_group_moments_against_numpy(norm, groups):
 
 
 def test_support_moments_against_numpy():
-    layer = SupportNormalization()
+    layer = SupportMoments()
     mask = np.array([[1, 1, 0], [1, 1, 1]], bool)
-    support, moments = layer.adapt(SUPPORT, mask)
-    layer.gamma.assign([2.0])
+    moments = layer.adapt(SUPPORT, mask)
+    layer.gamma.assign([-2.0])  # as 2.0
     layer.beta.assign([0.5])
-    query = to_numpy(layer.apply(QUERY, moments))
+    factor, shift = (to_numpy(each) for each in layer.of_images(moments, 2))
     for task in range(2):
         there = SUPPORT[task, mask[task]]
         mean, root = there.mean(), np.sqrt(there.var() + 1e-3)
-        np.testing.assert_allclose(
-            to_numpy(support)[task], (SUPPORT[task] - mean) / root, atol=1e-5
-        )
-        np.testing.assert_allclose(
-            query[task], 2 * (QUERY[task] - mean) / root + 0.5, atol=1e-5
-        )
+        for image in range(2):
+            x = QUERY[task, image]
+            np.testing.assert_allclose(
+                factor[2 * task + image] * x + shift[2 * task + image],
+                2 * (x - mean) / root + 0.5,
+                atol=1e-5,
+            )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_batch_moments_are_those_of_keras(dtype):
+    """In training and after it, and so are the running averages."""
+    images = (5 + 3 * RNG.normal(size=(6, 4, 4, 3))).astype("float32")
+    ours = BatchMoments(dtype=dtype)
+    keras_own = keras.layers.BatchNormalization(momentum=0.9)
+    for layer in (ours, keras_own):
+        layer.build(images.shape)
+        layer.gamma.assign([1.0, 2.0, 0.5])
+        layer.beta.assign([0.0, 1.0, -1.0])
+    for training in (True, True, False):
+        factor, shift = ours(images, training=training)
+        expected = to_numpy(keras_own(images, training=training))
+        found = to_numpy(factor) * images + to_numpy(shift)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    for name in ("moving_mean", "moving_variance"):
+        found, expected = (to_numpy(getattr(x, name)) for x in (ours, keras_own))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer", "batch"])
+def test_pooling_before_the_normalisation_changes_nothing(norm):
+    encoder = make(norm=norm, blocks=1)
+    encoder(IMAGES[0])
+    encoder.norms[0].gamma.assign([-1.0, 0.5, 2.0, -0.1])
+    x = encoder.convolutions[0](IMAGES[0])
+    factor, shift = encoder.norms[0](x)
+    expected = np.maximum(to_numpy(factor) * to_numpy(x) + to_numpy(shift), 0)
+    expected = expected.reshape(5, 4, 2, 4, 2, 4).max((2, 4)).reshape(5, -1)
+    np.testing.assert_allclose(encoded(encoder, IMAGES[0]), expected, atol=1e-5)
 
 
 def test_queries_see_the_support_and_no_queries():
