@@ -1,5 +1,8 @@
 """Multi-task learning and meta-learning for Keras 3, under plain `model.fit`."""
 
+import importlib
+from typing import Any
+
 from keras_mtl import (
     aggregation,
     analysis,
@@ -31,5 +34,13 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "tuning",
     "weighting",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports `tuning` when it is asked for: it needs Keras Tuner."""
+    if name == "tuning":
+        return importlib.import_module("keras_mtl.tuning")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,8 +33,11 @@ _KEPT = {
         "tests/models/test_plain_keras_parity": 2,
         "tests/recipes/test_pareto_toy": 5,
         "tests/recipes/test_recipes.py test_quickstart": None,
+        "tests/layers/sharing": 2,
         "tests/test_examples.py test_page": 3,
+        "tests/tuning": 6,
         "keras_mtl.learners": 3,
+        "keras_mtl.tuning": 4,
     },
     "torch": {"tests/aggregation": 2, "tests/distributions": 2},
     "tensorflow": {
@@ -42,6 +45,7 @@ _KEPT = {
         "tests/distributions": 2,
         "tests/weighting": 2,
         "tests/layers/conditioning": 2,
+        "tests/tuning/test_sharing_hyper_model": 4,
     },
 }
 

@@ -31,6 +31,7 @@ LAYERS = {
         "metrics",
     },
     "analysis": {"models", "metrics"},
+    "tuning": {"models", "layers", "weighting", "aggregation", "metrics"},
 }
 COMMON = {"argument_checks"}
 

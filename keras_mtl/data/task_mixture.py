@@ -132,6 +132,19 @@ class TaskMixture(keras.utils.PyDataset):
         max_queue_size: int = 10,
     ):
         super().__init__()
+        self._arguments = {
+            "data": data,
+            "batch_size": batch_size,
+            "sampling": sampling,
+            "tasks_per_batch": tasks_per_batch,
+            "seed": seed,
+            "layout": layout,
+            "task_input": task_input,
+            "steps_per_epoch": steps_per_epoch,
+            "sizes": sizes,
+            "workers": workers,
+            "max_queue_size": max_queue_size,
+        }
         _check_names(data, sizes)
         _check_choice("layout", layout, LAYOUTS)
         _check_count("batch_size", batch_size, least=1)
@@ -170,6 +183,14 @@ class TaskMixture(keras.utils.PyDataset):
         self._epoch = 0
         self._within_epoch = False
         self._batches_read = 0
+
+    def with_sampling(self, sampling: str | float) -> "TaskMixture":
+        """Returns a mixture of the same data that draws tasks otherwise.
+
+        Args:
+            sampling: As for the constructor.
+        """
+        return TaskMixture(**{**self._arguments, "sampling": sampling})
 
     @property
     def task_names(self) -> list[str]:

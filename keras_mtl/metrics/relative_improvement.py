@@ -103,6 +103,11 @@ class RelativeImprovement:
         }
         self._tasks = tasks
 
+    @property
+    def baselines(self) -> dict[str, float]:
+        """The baseline of each metric."""
+        return dict(self._baselines)
+
     def __call__(self, results: dict[str, float]) -> float:
         """The mean improvement over the tasks, in percent."""
         return float(np.mean(list(self.per_task(results).values())))

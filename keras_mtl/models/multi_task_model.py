@@ -503,6 +503,11 @@ class MultiTaskModel(engine.TrainStep, SavedSeeds, keras.Model):
         }
         return {**config, "loss": losses}
 
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds as `get_build_config` says; a model of a graph is built already."""
+        if not hasattr(self, "output"):
+            super().build_from_config(config)
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as `get_compile_config` says, and builds the optimiser."""
         arguments = {

@@ -64,8 +64,11 @@ class TestSampling:
     )
     def test_temperature(self, sampling, share):
         data = {"a": task_data(10), "b": task_data(90)}
-        mixture = TaskMixture(data, 16, sampling=sampling)
-        np.testing.assert_allclose(mixture.probabilities["a"], share)
+        for mixture in (
+            TaskMixture(data, 16, sampling=sampling),
+            TaskMixture(data, 16).with_sampling(sampling),
+        ):
+            np.testing.assert_allclose(mixture.probabilities["a"], share)
 
     def test_temperature_of_huge_and_tiny_tasks(self):
         stream = FiniteStream(2, 5)

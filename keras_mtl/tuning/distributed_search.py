@@ -1,0 +1,231 @@
+"""A search by several processes, which ends also where some of them do not."""
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mtl.argument_checks import check_count, check_number
+
+CHIEF = "chief"
+_LAST_STEPS = 60.0
+"""Seconds that workers have to end after the chief."""
+
+
+def search(
+    tuner: Any,
+    *args: Any,
+    give_up_after: float = 600.0,
+    every: float = 5.0,
+    **kwargs: Any,
+) -> None:
+    """Runs `tuner.search`, and gives up on workers that stay away.
+
+    Alone, it is `tuner.search`. In a search by several processes (the environment
+    variables of Keras Tuner) a worker says every few seconds that it is there, by a
+    file in the project's folder; the chief ends the trial of one that has not for
+    `give_up_after` seconds as failed, with a message, and no longer waits for it.
+    By itself Keras Tuner's chief would wait for ever. A worker that is started again
+    within that time, under the same id, is handed the same trial.
+
+    Failed trials do not end the search, however many there are in a row.
+
+    Args:
+        tuner: A tuner.
+        *args: Arguments of `tuner.search`.
+        give_up_after: Seconds. Defaults to 600.
+        every: Seconds between two signs of life. Defaults to 5.
+        **kwargs: Arguments of `tuner.search`.
+
+    Example:
+
+    ```python
+    import keras_tuner
+
+    space = keras_mtl.tuning.SharingHyperModel(
+        keras.Input((4,)),
+        [lambda: keras.layers.Dense(8, "relu")],
+        {"a": lambda: keras.layers.Dense(1), "b": lambda: keras.layers.Dense(1)},
+        loss={"a": "mse", "b": "mse"},
+    )
+    tuner = keras_tuner.RandomSearch(space, "val_loss", max_trials=1, directory="s")
+    x = np.random.default_rng(0).normal(size=(64, 4))
+    y = {"a": x[:, :1], "b": x[:, 1:2]}
+    keras_mtl.tuning.search(tuner, x, y, validation_data=(x, y), verbose=0)
+    ```
+    """
+    check_number("give_up_after", give_up_after, above=0)
+    check_number("every", every, above=0)
+    folder = Path(tuner.project_dir)
+    role = os.environ.get("KERASTUNER_TUNER_ID", "")
+    done = threading.Event()
+    alone = "KERASTUNER_ORACLE_IP" not in os.environ
+    if alone or CHIEF in role:
+        tuner.oracle.max_consecutive_failed_trials = np.inf
+        _repeat_nothing(tuner.oracle)
+    if alone:
+        tuner.search(*args, **kwargs)
+        return
+    if CHIEF in role:
+        watch = _Watch(tuner.oracle, folder, give_up_after)
+        task = threading.Thread(target=watch.run, args=(done, every), daemon=True)
+    else:
+        task = threading.Thread(
+            target=_say_here, args=(folder, role, done, every), daemon=True
+        )
+    task.start()
+    try:
+        tuner.search(*args, **kwargs)
+    finally:
+        done.set()
+        task.join()
+
+
+def run_workers(
+    command: Sequence[str],
+    workers: int,
+    max_restarts: int = 3,
+    port: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    poll: float = 1.0,
+) -> dict[str, int]:
+    """Starts a chief and workers of a search on this machine, and sees to them.
+
+    Each is the same program, which builds a tuner and calls `tuning.search`; Keras
+    Tuner tells them apart by environment variables, which are set here. A worker that
+    ends with an error, or is killed, is started again under the same id. Returns when
+    the chief has ended.
+
+    On several machines the same program is started by hand, or by a scheduler, with the
+    same variables: see the guide.
+
+    Args:
+        command: The program, such as `[sys.executable, "search.py"]`.
+        workers: Integer, number of workers.
+        max_restarts: Integer, how often a worker is started again. Defaults to 3.
+        port: Port of the chief on loopback. Defaults to one that is free.
+        environment: Further environment variables.
+        poll: Seconds between two looks. Defaults to 1.
+
+    Returns:
+        Dict by the id of a worker of how often it was started again.
+
+    Raises:
+        RuntimeError: If the chief ends with an error.
+    """
+    check_count("workers", workers)
+    shared = {
+        **os.environ,
+        **(environment or {}),
+        "KERASTUNER_ORACLE_IP": "127.0.0.1",
+        "KERASTUNER_ORACLE_PORT": str(port or _free_port()),
+    }
+
+    def start(role: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            list(command), env={**shared, "KERASTUNER_TUNER_ID": role}
+        )
+
+    chief = start(CHIEF)
+    roles = [f"tuner{i}" for i in range(workers)]
+    running = {role: start(role) for role in roles}
+    restarts = dict.fromkeys(roles, 0)
+    try:
+        while chief.poll() is None:
+            for role, worker in list(running.items()):
+                if worker.poll() in (None, 0):
+                    continue
+                if restarts[role] == max_restarts:
+                    del running[role]
+                    print(f"{role} has failed {max_restarts + 1} times and stays away.")
+                    continue
+                restarts[role] += 1
+                print(f"{role} ended with {worker.poll()}, and is started again.")
+                running[role] = start(role)
+            time.sleep(poll)
+    finally:
+        patience = _LAST_STEPS if chief.poll() == 0 else 0.0
+        for process in (chief, *running.values()):
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait()
+    if chief.returncode:
+        raise RuntimeError(f"The chief has ended with {chief.returncode}.")
+    return restarts
+
+
+def _repeat_nothing(oracle: Any) -> None:
+    """Takes finished trials from those that are run again after a restart.
+
+    Keras Tuner saves its state before it strikes a finished trial from those under way;
+    in a chief nothing saves it again, so that the last ones were repeated.
+    """
+    oracle._retry_queue = [
+        trial_id
+        for trial_id in oracle._retry_queue
+        if oracle.trials[trial_id].status not in ("COMPLETED", "FAILED")
+    ]
+
+
+class _Watch:
+    """Gives up on workers that have not said for a while that they are there."""
+
+    def __init__(self, oracle: Any, folder: Path, give_up_after: float) -> None:
+        self._oracle = oracle
+        self._folder = folder
+        self._give_up_after = give_up_after
+        self._since: dict[str, float] = {}
+
+    def run(self, done: threading.Event, every: float) -> None:
+        while not done.wait(every):
+            for role in list(self._oracle.tuner_ids):
+                if self._away(role) > self._give_up_after:
+                    self._give_up(role)
+
+    def _away(self, role: str) -> float:
+        """Returns for how many seconds a worker has not been there."""
+        now = time.time()
+        seen = self._since.setdefault(role, now)
+        try:
+            seen = max(seen, _sign(self._folder, role).stat().st_mtime)
+        except FileNotFoundError:
+            pass
+        return now - seen
+
+    def _give_up(self, role: str) -> None:
+        trial = self._oracle.ongoing_trials.get(role)
+        if trial is not None:
+            trial.status = "FAILED"
+            trial.message = (
+                f"Given up: its worker {role} has not been there for "
+                f"{self._give_up_after:g} seconds."
+            )
+            print(f"Trial {trial.trial_id}: {trial.message}")
+            self._oracle.end_trial(trial)
+        self._oracle.tuner_ids.discard(role)
+        self._since.pop(role, None)
+
+
+def _say_here(folder: Path, role: str, done: threading.Event, every: float) -> None:
+    while True:
+        _sign(folder, role).touch()
+        if done.wait(every):
+            return
+
+
+def _sign(folder: Path, role: str) -> Path:
+    return folder / f"{role}.here"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

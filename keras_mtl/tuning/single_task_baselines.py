@@ -1,0 +1,237 @@
+"""Single-task networks, to compare a search with."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+from keras_tuner.engine import metrics_tracking
+
+from keras_mtl.argument_checks import check_count
+from keras_mtl.metrics import RelativeImprovement
+from keras_mtl.tuning.one_task import only_task
+from keras_mtl.tuning.sharing_plan import SharingPlan
+from keras_mtl.tuning.sharing_tree import SharingTree
+
+FILE = "baseline.json"
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What single-task networks reach, by task.
+
+    Attributes:
+        results: Dict by task, of a list over seeds, of dicts of results on the
+            validation data, by the names of logs without `val_`.
+        improvement: `metrics.RelativeImprovement` over their means.
+        parameters: Dict by task of the parameters of its network.
+    """
+
+    results: dict[str, list[dict[str, float]]]
+    improvement: RelativeImprovement
+    parameters: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The baseline of each metric, its mean over seeds."""
+        return self.improvement.baselines
+
+
+def single_task_baselines(
+    space: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    validation_data: Any,
+    metrics: Mapping[str, str | Sequence[str]] | None = None,
+    higher_is_better: Mapping[str, bool] | None = None,
+    hp: Any = None,
+    seeds: int = 1,
+    directory: str | Path | None = None,
+    **fit_arguments: Any,
+) -> Baselines:
+    """Trains a network for each task alone, and returns what it reaches.
+
+    The network is that of the search without company: the same blocks and head. Its
+    result is that of the epoch with the best first metric on the validation data, as
+    Keras Tuner takes the best epoch of a trial.
+
+    With a `directory` each network is written there when it is done, its best weights
+    and its results, and is not trained again; one that is interrupted goes on from its
+    last epoch.
+
+    Args:
+        space: A `SharingHyperModel`.
+        x: As in `fit`: inputs, or a dataset of batches.
+        y: As in `fit`: dict of labels by task.
+        validation_data: As in `fit`.
+        metrics: Dict by task of the name of a metric, or a list of names, as in the
+            logs without `val_`, such as `{"income": "income_auc"}`. Defaults to the
+            loss of each task.
+        higher_is_better: Dict by metric. Defaults to `None`: by the metric itself,
+            where Keras Tuner knows it, and that lower is better for losses.
+        hp: Hyperparameters of the blocks and the optimizer. Defaults to their defaults.
+        seeds: Integer, networks for each task. Defaults to 1.
+        directory: Folder for what is done. Defaults to `None`: nothing is written.
+        **fit_arguments: Further arguments of `fit`, such as `epochs`.
+
+    Returns:
+        `Baselines`.
+
+    Raises:
+        ValueError: If a metric is not in the logs, or its direction is not known.
+
+    Example:
+
+    ```python
+    space = keras_mtl.tuning.SharingHyperModel(
+        keras.Input((4,)),
+        [lambda: keras.layers.Dense(8, "relu")],
+        {"a": lambda: keras.layers.Dense(1), "b": lambda: keras.layers.Dense(1)},
+        loss={"a": "mse", "b": "mse"},
+    )
+    x = np.random.default_rng(0).normal(size=(64, 4))
+    y = {"a": x[:, :1], "b": x[:, 1:2]}
+    baselines = keras_mtl.tuning.single_task_baselines(
+        space, x, y, validation_data=(x, y), epochs=2, verbose=0
+    )
+    print(sorted(baselines.values))  # ['a_loss', 'b_loss']
+    ```
+    """
+    check_count("seeds", seeds)
+    tasks = space.task_names
+    metrics = {task: f"{task}_loss" for task in tasks} | dict(metrics or {})
+    names = {t: [m] if isinstance(m, str) else list(m) for t, m in metrics.items()}
+    unknown = [task for task in names if task not in tasks]
+    if unknown or not all(names.values()):
+        raise ValueError(
+            f"`metrics` must be a dict by task of {tasks}, of names of logs. "
+            f"Received: metrics={dict(metrics)!r}"
+        )
+    higher = {
+        name: _is_higher_better(name, task, higher_is_better)
+        for task, of_task in names.items()
+        for name in of_task
+    }
+    hp = keras_tuner.HyperParameters() if hp is None else hp
+    folder = None if directory is None else Path(directory)
+    results, parameters = {}, {}
+    for task in tasks:
+        results[task] = []
+        for seed in range(seeds):
+            found = _train_or_read(
+                space,
+                task,
+                only_task((x, y), task),
+                only_task(validation_data, task),
+                names[task],
+                higher[names[task][0]],
+                hp,
+                seed,
+                folder and folder / f"{task}_{seed}",
+                fit_arguments,
+            )
+            parameters[task] = found["parameters"]
+            results[task].append(found["results"])
+    means = {
+        name: float(np.mean([seed[name] for seed in results[task]]))
+        for task in tasks
+        for name in names[task]
+    }
+    return Baselines(results, RelativeImprovement(means, higher, names), parameters)
+
+
+def _train_or_read(
+    space: Any,
+    task: str,
+    data: tuple[Any, Any],
+    validation_data: Any,
+    names: Sequence[str],
+    higher: bool,
+    hp: Any,
+    seed: int,
+    folder: Path | None,
+    fit_arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns the results and the size of one network."""
+    if folder is not None and (folder / FILE).exists():
+        return json.loads((folder / FILE).read_text())
+    keras.utils.set_random_seed(seed)
+    tree = SharingTree.shared([task], len(space.blocks))
+    model = space.build_plan(hp, SharingPlan(tree))
+    arguments = dict(fit_arguments)
+    callbacks = list(arguments.pop("callbacks", []))
+    monitored, mode = f"val_{names[0]}", "max" if higher else "min"
+    before: list[dict[str, float]] = []
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = _read_epochs(folder / "epochs.csv")
+        known = [epoch[monitored] for epoch in before if monitored in epoch]
+        callbacks = [
+            keras.callbacks.BackupAndRestore(folder / "backup"),
+            keras.callbacks.CSVLogger(folder / "epochs.csv", append=True),
+            keras.callbacks.ModelCheckpoint(
+                folder / "best.weights.h5",
+                monitor=monitored,
+                mode=mode,
+                save_best_only=True,
+                save_weights_only=True,
+                initial_value_threshold=_best(known, higher) if known else None,
+            ),
+            *callbacks,
+        ]
+    x, y = data
+    history = model.fit(
+        x, y, validation_data=validation_data, callbacks=callbacks, **arguments
+    ).history
+    rows = zip(*history.values(), strict=True)
+    epochs = [dict(zip(history, row, strict=True)) for row in rows]
+    epochs = [*before, *epochs]
+    missing = [f"val_{name}" for name in names if f"val_{name}" not in epochs[-1]]
+    if missing:
+        raise ValueError(
+            "`metrics` must be names of logs without 'val_'. Received: "
+            f"{missing}, and the logs are {sorted(epochs[-1])}"
+        )
+    values = [epoch[monitored] for epoch in epochs]
+    best = epochs[values.index(_best(values, higher))]
+    found = {
+        "parameters": model.count_params(),
+        "results": {name: float(best[f"val_{name}"]) for name in names},
+    }
+    if folder is not None:
+        (folder / FILE).write_text(json.dumps(found))
+    return found
+
+
+def _best(values: Sequence[float], higher: bool) -> float:
+    return max(values) if higher else min(values)
+
+
+def _read_epochs(path: Path) -> list[dict[str, float]]:
+    """Returns the logs of the epochs before an interruption."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _is_higher_better(name: str, task: str, given: Mapping[str, bool] | None) -> bool:
+    if given is not None and name in given:
+        return bool(given[name])
+    metric = name.removeprefix(f"{task}_")
+    direction = metrics_tracking.infer_metric_direction(metric)
+    if direction is None:
+        raise ValueError(
+            "`higher_is_better` must say it of every metric whose direction Keras "
+            f"Tuner does not know. Received: nothing about {name!r}"
+        )
+    return direction == "max"

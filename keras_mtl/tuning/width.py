@@ -1,0 +1,27 @@
+"""Wider and narrower layers, by their configs."""
+
+from typing import Any
+
+SIZES = ("units", "filters")
+
+
+def with_width(config: Any, factor: float) -> Any:
+    """Returns the config of a layer with a multiple of its units or filters.
+
+    Args:
+        config: Config of a layer, which may hold others, such as a `Sequential`.
+        factor: Factor for every integer of a name in `SIZES`, which is rounded, and at
+            least 1.
+    """
+    if factor == 1:
+        return config
+    if isinstance(config, dict):
+        return {
+            key: max(1, round(value * factor))
+            if key in SIZES and isinstance(value, int)
+            else with_width(value, factor)
+            for key, value in config.items()
+        }
+    if isinstance(config, list | tuple):
+        return type(config)(with_width(value, factor) for value in config)
+    return config

@@ -1,0 +1,271 @@
+"""Searches with the tuners of Keras Tuner, on a table of three tasks."""
+
+import json
+from pathlib import Path
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+from settings import having
+
+from keras_mtl import data, metrics, tuning
+from keras_mtl.tuning.trial_record import FILE, read_record
+
+TASKS = ["a", "b", "c"]
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(64, 6)).astype("float32")
+Y = {"a": X[:, :1], "b": 2 * X[:, :1] + X[:, 1:2], "c": np.sin(X[:, 2:3])}
+OBJECTIVE = tuning.weighted_loss_objective(dict.fromkeys(TASKS, 1.0))
+
+
+def space(**arguments):
+    arguments = {
+        "blocks": [lambda hp: keras.layers.Dense(hp.Choice("units", [4, 8]), "relu")]
+        * 2,
+        "heads": {task: lambda: keras.layers.Dense(1) for task in TASKS},
+        "loss": dict.fromkeys(TASKS, "mse"),
+        **arguments,
+    }
+    return tuning.SharingHyperModel(keras.Input((6,)), **arguments)
+
+
+def searched(hypermodel, folder, tuner="RandomSearch", epochs=1, **arguments):
+    if tuner == "Hyperband":
+        arguments = {"max_epochs": 3, **arguments}
+    else:
+        arguments = {"max_trials": 3, **arguments}
+    arguments = {"objective": OBJECTIVE, "seed": 1, **arguments}
+    made = getattr(keras_tuner, tuner)(
+        hypermodel, directory=folder, project_name="search", **arguments
+    )
+    made.search(X, Y, validation_data=(X, Y), epochs=epochs, verbose=0)
+    return made
+
+
+@pytest.mark.parametrize(
+    "tuner, sharing",
+    [
+        ("RandomSearch", None),
+        pytest.param("RandomSearch", "per_block", marks=pytest.mark.slow),
+        pytest.param("BayesianOptimization", None, marks=pytest.mark.slow),
+        pytest.param("Hyperband", None, marks=pytest.mark.slow),
+        pytest.param("GridSearch", None, marks=pytest.mark.slow),
+    ],
+)
+def test_any_tuner(tuner, sharing, tmp_path):
+    done = searched(
+        space(sharing=sharing, weighting=["equal", "uncertainty"]), tmp_path, tuner
+    )
+    results = tuning.trial_results(done)
+    assert len(results) >= 3
+    assert {result.status for result in results} == {"COMPLETED"}
+    assert all(r.parameters and r.seconds and r.step_seconds for r in results)
+    best = done.get_best_models()[0]
+    assert tuning.sharing_tree(best) == results[0].tree
+    assert best.count_params() == results[0].parameters
+    losses = best.evaluate(X, Y, verbose=0, return_dict=True)
+    found = sum(losses[f"{task}_loss"] for task in TASKS)
+    assert found == pytest.approx(results[0].score, rel=1e-4)
+
+
+def test_a_search_goes_on_where_it_ended(tmp_path):
+    first = searched(space(), tmp_path, max_trials=2)
+    scores = {r.trial_id: r.score for r in tuning.trial_results(first)}
+    second = searched(space(), tmp_path, max_trials=3)
+    found = {r.trial_id: r.score for r in tuning.trial_results(second)}
+    assert len(found) == 3
+    assert {trial: found[trial] for trial in scores} == scores
+
+
+def test_executions_have_a_spread(tmp_path):
+    done = searched(space(), tmp_path, max_trials=1, executions_per_trial=2)
+    record = read_record(tmp_path / "search" / "trial_0")
+    values = [OBJECTIVE.get_value(e["epochs"]["0"]) for e in record["executions"]]
+    result = tuning.trial_results(done)[0]
+    assert result.score == pytest.approx(np.mean(values))
+    assert result.spread == pytest.approx(np.std(values, ddof=1))
+    assert result.spread > 0
+
+
+def test_what_is_too_large_is_rejected_before_training_and_ends_no_search(tmp_path):
+    done = searched(space(max_parameters=10), tmp_path, max_trials=5)
+    results = tuning.trial_results(done)
+    assert len(results) == 5
+    for result in results:
+        assert result.status == "FAILED" and result.seconds is None
+        assert "Rejected before training" in result.message
+        assert result.parameters > 10
+
+
+def test_what_diverges_is_recorded_and_ends_no_search(tmp_path):
+    hypermodel = space(optimizer=lambda hp: keras.optimizers.SGD(1e30))
+    done = searched(hypermodel, tmp_path, max_trials=4)
+    results = tuning.trial_results(done)
+    assert len(results) == 4
+    assert {result.status for result in results} == {"FAILED"}
+
+
+def test_an_error_in_the_program_ends_the_search(tmp_path):
+    def fails(hp):
+        raise ValueError("no such layer")
+
+    with pytest.raises(ValueError, match="no such layer"):
+        searched(space(blocks=[fails]), tmp_path)
+
+
+def test_parameters_and_time_may_cost(tmp_path):
+    objective = tuning.mean_metric_objective(
+        ["val_a_loss"], "min", cost={"parameters": 0.5, "step_seconds": 0.01}
+    )
+    done = searched(space(), tmp_path, max_trials=1, objective=objective)
+    record = read_record(tmp_path / "search" / "trial_0")
+    logs = record["executions"][0]["epochs"]["0"]
+    expected = logs["val_a_loss"] + 0.5 * np.log2(logs["parameters"])
+    expected += 0.01 * np.log2(logs["step_seconds"])
+    assert tuning.trial_results(done)[0].score == pytest.approx(expected)
+
+
+def test_relative_improvement_over_baselines(tmp_path):
+    hypermodel = space(sharing=["hard"])
+    arguments = {"validation_data": (X, Y), "epochs": 1, "verbose": 0}
+    folder = tmp_path / "baselines"
+    baselines = tuning.single_task_baselines(
+        hypermodel, X, Y, directory=folder, seeds=2, **arguments
+    )
+    assert sorted(baselines.values) == ["a_loss", "b_loss", "c_loss"]
+    written = json.loads((folder / "b_1" / "baseline.json").read_text())
+    assert written["results"] == baselines.results["b"][1]
+    # What is done is read.
+    (folder / "b_1" / "baseline.json").write_text(
+        json.dumps({**written, "results": {"b_loss": 7.0}})
+    )
+    again = tuning.single_task_baselines(
+        hypermodel, X, Y, directory=folder, seeds=2, **arguments
+    )
+    assert again.results["a"] == baselines.results["a"]
+    assert again.results["b"][1] == {"b_loss": 7.0}
+    mean = np.mean([again.results["b"][0]["b_loss"], 7.0])
+    assert again.values["b_loss"] == pytest.approx(mean)
+    objective = tuning.relative_improvement_objective(again)
+    done = searched(hypermodel, tmp_path, max_trials=1, objective=objective)
+    logs = read_record(tmp_path / "search" / "trial_0")["executions"][0]["epochs"]["0"]
+    results = {f"{task}_loss": logs[f"val_{task}_loss"] for task in TASKS}
+    expected = metrics.RelativeImprovement(again.values, False)(results)
+    assert tuning.trial_results(done)[0].score == pytest.approx(expected)
+
+
+def test_hopeless_trials_are_stopped(tmp_path):
+    """The sixth of six, which learns nothing, after its first epoch."""
+    rates = iter([0.1] * 5 + [1e-9])
+    current = []
+
+    def optimizer(hp):
+        return keras.optimizers.Adam(current[-1] if current else 0.1)
+
+    class InTurn(tuning.SharingHyperModel):
+        def fit(self, hp, model, *args, **kwargs):
+            model.optimizer.learning_rate = next(rates)
+            return super().fit(hp, model, *args, **kwargs)
+
+    hypermodel = InTurn(
+        keras.Input((6,)),
+        [lambda hp: keras.layers.Dense(hp.Int("units", 8, 100), "relu")],
+        {task: lambda: keras.layers.Dense(1) for task in TASKS},
+        dict.fromkeys(TASKS, "mse"),
+        sharing=["hard"],
+        stop_hopeless_after=1,
+        optimizer=optimizer,
+    )
+    done = searched(hypermodel, tmp_path, max_trials=6, epochs=3)
+    results = {r.trial_id: r for r in tuning.trial_results(done)}
+    assert "median" in results["5"].message
+    record = read_record(tmp_path / "search" / "trial_5")
+    assert list(record["executions"][0]["epochs"]) == ["0"]
+    assert [results[str(i)].message for i in range(5)] == [""] * 5
+
+
+def test_temperatures_of_a_mixture(tmp_path):
+    mixture = data.TaskMixture(
+        {"a": (X[:8], Y["a"][:8]), "b": (X, Y["b"])}, 16, layout="multi_label"
+    )
+    heads = {task: lambda: keras.layers.Dense(1) for task in "ab"}
+    hypermodel = space(heads=heads, loss="mse", sampling=["uniform", 1.0])
+    seen = []
+
+    class Model:
+        sharing_plan = None
+
+        def count_params(self):
+            return 1
+
+        def fit(self, x, **kwargs):
+            seen.append(x.probabilities)
+
+    for value in ("uniform", "1.0"):
+        hypermodel.fit(having({"sampling": value}), Model(), mixture)
+    assert seen[0] == {"a": 0.5, "b": 0.5}
+    assert seen[1] == pytest.approx({"a": 1 / 9, "b": 8 / 9})
+    with pytest.raises(ValueError, match="TaskMixture"):
+        hypermodel.fit(having({}), Model(), X, Y)
+
+
+def test_affinities_put_good_trees_first(tmp_path):
+    affinity = [[0, 1, -1], [1, 0, -1], [-1, -1, 0]]
+    hypermodel = space(sharing=["branch"], affinity=affinity, num_trees=4)
+    tree = hypermodel.plan(having({"tree/rank": 1})).tree
+    assert tree == tuning.SharingTree.grouped(["ab", "c"], 2)
+    hp = keras_tuner.HyperParameters()
+    hypermodel.declare_hyperparameters(hp)
+    assert [entry.name for entry in hp.space] == ["sharing", "tree/rank"]
+
+
+def test_tasks_that_stay_together():
+    hypermodel = space(together=[["c", "a"]])
+    assert hypermodel.units == [("a", "c"), "b"]
+    hp = having({"sharing": "cross_stitch", "cross_stitch/shared_blocks": 0})
+    assert hypermodel.plan(hp).tree == tuning.SharingTree.grouped(["ac", "b"], 2)
+    model = hypermodel.build(hp)
+    assert sorted(model.output) == TASKS
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"blocks": []}, "`blocks` must be"),
+        ({"heads": {}}, "`heads` must be"),
+        ({"width": [0.0]}, "`width` must be"),
+        ({"max_parameters": 0}, "`max_parameters`"),
+        ({"sharing": ["all"]}, "`sharing` must be"),
+        ({"weighting": ["heavy"]}, "heavy"),
+        ({"aggregator": ["sums"]}, "sums"),
+        ({"together": [["a", "d"]]}, "`together` must be"),
+        ({"affinity": np.zeros((2, 2))}, "3 by 3"),
+        ({"stop_hopeless_after": 0}, "`stop_hopeless_after`"),
+    ],
+)
+def test_arguments_are_checked_at_once(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        space(**arguments)
+
+
+def test_the_record_is_beside_that_of_keras_tuner(tmp_path):
+    searched(space(), tmp_path, max_trials=1)
+    names = {path.name for path in (tmp_path / "search" / "trial_0").iterdir()}
+    assert {FILE, "trial.json"} <= names
+    assert not list(Path(tmp_path).rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_which_choices_mattered(tmp_path):
+    """Of two, that of which the score is made."""
+    hypermodel = space(sharing=["hard"], optimizer=lambda hp: "adam")
+    objective = tuning.mean_metric_objective(["parameters"], "min")
+    done = searched(hypermodel, tmp_path, max_trials=2, objective=objective)
+    with pytest.raises(ValueError, match="4 completed"):
+        tuning.choice_importance(done)
+    wider = space(
+        sharing=["hard"], width=[1.0, 2.0, 3.0, 4.0], optimizer=lambda hp: "adam"
+    )
+    done = searched(wider, tmp_path / "more", max_trials=8, objective=objective)
+    assert set(list(tuning.choice_importance(done))[:2]) == {"units", "width"}
