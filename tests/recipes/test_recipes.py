@@ -57,8 +57,8 @@ def test_few_shot_digits(tmp_path):
     [
         (
             "sinusoid",
-            ["--learner", "np", "maml-5", "meta-network", "--test-tasks", "100"],
-            ["np", "maml-5, steps: 10", "meta-network", "10-shot"],
+            ["--learner", "np", "maml-5", "--test-tasks", "100"],
+            ["np", "maml-5, steps: 10", "10-shot"],
         ),
         (
             "gp_regression",
