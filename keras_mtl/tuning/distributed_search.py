@@ -34,7 +34,8 @@ def search(
     By itself Keras Tuner's chief would wait for ever. A worker that is started again
     within that time, under the same id, is handed the same trial.
 
-    Failed trials do not end the search, however many there are in a row.
+    Failed trials do not end a search by several processes, however many there are in a
+    row.
 
     Args:
         tuner: A tuner.
@@ -67,12 +68,13 @@ def search(
     done = threading.Event()
     alone = "KERASTUNER_ORACLE_IP" not in os.environ
     if alone or CHIEF in role:
-        tuner.oracle.max_consecutive_failed_trials = np.inf
         _repeat_nothing(tuner.oracle)
     if alone:
         tuner.search(*args, **kwargs)
         return
     if CHIEF in role:
+        # It does not see what `SharingHyperModel.fit` sees, which decides when alone.
+        tuner.oracle.max_consecutive_failed_trials = np.inf
         watch = _Watch(tuner.oracle, folder, give_up_after)
         task = threading.Thread(target=watch.run, args=(done, every), daemon=True)
     else:
@@ -117,7 +119,7 @@ def run_workers(
         Dict by the id of a worker of how often it was started again.
 
     Raises:
-        RuntimeError: If the chief ends with an error.
+        RuntimeError: If the chief ends with an error, or no worker is left.
     """
     check_count("workers", workers)
     shared = {
@@ -136,6 +138,7 @@ def run_workers(
     roles = [f"tuner{i}" for i in range(workers)]
     running = {role: start(role) for role in roles}
     restarts = dict.fromkeys(roles, 0)
+    last = time.monotonic()
     try:
         while chief.poll() is None:
             for role, worker in list(running.items()):
@@ -148,6 +151,14 @@ def run_workers(
                 restarts[role] += 1
                 print(f"{role} ended with {worker.poll()}, and is started again.")
                 running[role] = start(role)
+            if any(worker.poll() is None for worker in running.values()):
+                last = time.monotonic()
+            elif time.monotonic() - last > _LAST_STEPS:
+                chief.terminate()
+                raise RuntimeError(
+                    "No worker is left, and the search is not at its end. Received: "
+                    f"restarts {restarts}, of max_restarts={max_restarts}"
+                )
             time.sleep(poll)
     finally:
         patience = _LAST_STEPS if chief.poll() == 0 else 0.0
@@ -196,8 +207,8 @@ class _Watch:
         seen = self._since.setdefault(role, now)
         try:
             seen = max(seen, _sign(self._folder, role).stat().st_mtime)
-        except FileNotFoundError:
-            pass
+        except OSError:
+            pass  # Not there yet, or storage that is not to be reached for now.
         return now - seen
 
     def _give_up(self, role: str) -> None:
@@ -216,7 +227,10 @@ class _Watch:
 
 def _say_here(folder: Path, role: str, done: threading.Event, every: float) -> None:
     while True:
-        _sign(folder, role).touch()
+        try:
+            _sign(folder, role).touch()
+        except OSError:
+            pass  # Storage that is not to be reached for now.
         if done.wait(every):
             return
 

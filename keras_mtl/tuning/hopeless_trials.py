@@ -1,5 +1,6 @@
 """Stops trials that are worse than others were."""
 
+from math import inf, isfinite
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -41,11 +42,13 @@ class StopHopelessTrial(keras.callbacks.Callback):
             return
         sign = 1 if objective.direction == "max" else -1
         epochs = self.record.execution["epochs"].values()
-        best = max(sign * objective.get_value(logs) for logs in epochs)
+        values = [sign * objective.get_value(logs) for logs in epochs]
+        best = max(filter(isfinite, values), default=-inf)
         others = [
             mean(sign * objective.get_value(logs) for logs in curve)
             for curve in self._others(epoch)
         ]
+        others = list(filter(isfinite, others))
         if len(others) >= _ENOUGH and best < median(others):
             self.record.execution["stopped"] = (
                 f"after epoch {epoch}: its best {objective.name} {sign * best:.4g} is "

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -83,7 +84,7 @@ def _result(tuner: Any, trial: Any) -> TrialResult:
     executions = record.get("executions", [])
     executions = executions[-getattr(tuner, "executions_per_trial", 1) :]
     scores = [_best(execution, tuner.oracle.objective) for execution in executions]
-    scores = [score for score in scores if score is not None]
+    scores = [score for score in scores if score is not None and isfinite(score)]
     stopped = [e["stopped"] for e in executions if e["stopped"]]
     completed = trial.status == "COMPLETED" and trial.score is not None
     tree = record.get("tree")

@@ -20,6 +20,7 @@ from keras_mtl.tuning.sharing_choices import (
 )
 from keras_mtl.tuning.sharing_plan import SharingPlan
 from keras_mtl.tuning.training_choices import choose_aggregator, choose_weighting
+from keras_mtl.tuning.tree_choices import as_units
 from keras_mtl.tuning.tree_ranking import rank_trees
 from keras_mtl.tuning.trial_record import TrialRecord, write_record
 
@@ -52,8 +53,9 @@ class SharingHyperModel(keras_tuner.HyperModel):
             `None`, no bound.
         optimizer: Function of hyperparameters that returns an optimizer. Defaults to
             Adam with a `"learning_rate"` between 1e-4 and 1e-2.
-        stem: Layer or function from inputs to one tensor, which all tasks share, such
-            as a table of embeddings. Defaults to `None`, for one input.
+        stem: Layer, which is copied, or function, which makes its layers when it is
+            called, from inputs to one tensor for all tasks, such as a table of
+            embeddings. Defaults to `None`, for one input.
         affinity: Matrix `(T, T)` of how much a step for task i (row) lowers the loss of
             task j (column), in the order of `heads`; see `group_tasks`. Trees are then
             the `num_trees` best by it, and the first of them are drawn most often.
@@ -142,7 +144,7 @@ class SharingHyperModel(keras_tuner.HyperModel):
         self.weighting = list(weighting)
         self.aggregator = list(aggregator)
         self.aggregate_at = list(aggregate_at)
-        self.width = list(width)
+        self.width = [float(factor) for factor in width]
         self.max_parameters = max_parameters
         self.optimizer = optimizer
         self.stem = stem
@@ -150,6 +152,8 @@ class SharingHyperModel(keras_tuner.HyperModel):
         self.stop_hopeless_after = stop_hopeless_after
         self.compile_arguments = dict(compile_arguments or {})
         self.units = _units(list(heads), together)
+        if affinity is None and set(self.sharing) & {"branch", "per_block"}:
+            as_units(self.units)
         self.trees = None
         if affinity is not None:
             self.trees = rank_trees(
@@ -195,7 +199,7 @@ class SharingHyperModel(keras_tuner.HyperModel):
             width=self.width[0]
             if len(self.width) == 1
             else choose(hp, "width", self.width),
-            stem=self.stem,
+            stem=_of_its_own(self.stem),
         )
         if self.optimizer is None:
             rate = choose_number(hp, "learning_rate", 1e-4, 1e-2, 1e-3)
@@ -370,8 +374,15 @@ def _head(head: Any, hp: Any) -> Any:
     if isinstance(head, list | tuple):
         return [_head(layer, hp) for layer in head]
     if isinstance(head, keras.layers.Layer):
-        return type(head).from_config(head.get_config())
+        return _of_its_own(head)
     return _call(head, hp)
+
+
+def _of_its_own(given: Any) -> Any:
+    """Returns a copy of a layer, which a trial trains, and anything else as it is."""
+    if isinstance(given, keras.layers.Layer):
+        return type(given).from_config(given.get_config())
+    return given
 
 
 def _takes_argument(function: Callable[..., Any]) -> bool:

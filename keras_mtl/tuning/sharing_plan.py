@@ -117,11 +117,12 @@ class SharingPlan:
             zip(self.tree.levels, self.links, blocks, strict=True)
         ):
             # The tasks of a group have the same features: they shared all so far.
-            before = {_name(group): after[group[0]] for group in groups}
+            names = _names(groups)
+            before = {names[group]: after[group[0]] for group in groups}
             copies = _Copies(block, f"block_{place}", width)
             made = _linked(sharing, before, copies)
             for group in groups:
-                after |= dict.fromkeys(group, made[_name(group)])
+                after |= dict.fromkeys(group, made[names[group]])
         return after
 
     def build(
@@ -246,5 +247,9 @@ def _linked(
     return layer(inputs)
 
 
-def _name(group: Sequence[str]) -> str:
-    return "_".join(group)
+def _names(groups: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """Returns a name for each group, of the names of its tasks."""
+    names = {group: "_".join(group) for group in groups}
+    if len(set(names.values())) < len(names):  # such as a, b beside a_b
+        names = {group: f"{i}_{name}" for i, (group, name) in enumerate(names.items())}
+    return names

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import keras_tuner
 import numpy as np
-from keras_tuner.engine import metrics_tracking
 
 from keras_mtl.argument_checks import check_count
 from keras_mtl.metrics import RelativeImprovement
@@ -19,6 +18,8 @@ from keras_mtl.tuning.sharing_plan import SharingPlan
 from keras_mtl.tuning.sharing_tree import SharingTree
 
 FILE = "baseline.json"
+_LOWER = {"mse", "mae", "rmse", "mape", "msle"}
+_HIGHER = {"acc", "auc", "precision", "recall"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def single_task_baselines(
         metrics: Dict by task of the name of a metric, or a list of names, as in the
             logs without `val_`, such as `{"income": "income_auc"}`. Defaults to the
             loss of each task.
-        higher_is_better: Dict by metric. Defaults to `None`: by the metric itself,
-            where Keras Tuner knows it, and that lower is better for losses.
+        higher_is_better: Dict by metric. Defaults to `None`: by its name, lower for
+            losses and errors, higher for accuracies, AUC, precision and recall.
         hp: Hyperparameters of the blocks and the optimizer. Defaults to their defaults.
         seeds: Integer, networks for each task. Defaults to 1.
         directory: Folder for what is done. Defaults to `None`: nothing is written.
@@ -228,10 +229,11 @@ def _is_higher_better(name: str, task: str, given: Mapping[str, bool] | None) ->
     if given is not None and name in given:
         return bool(given[name])
     metric = name.removeprefix(f"{task}_")
-    direction = metrics_tracking.infer_metric_direction(metric)
-    if direction is None:
-        raise ValueError(
-            "`higher_is_better` must say it of every metric whose direction Keras "
-            f"Tuner does not know. Received: nothing about {name!r}"
-        )
-    return direction == "max"
+    if metric == "loss" or metric.endswith("_error") or metric in _LOWER:
+        return False
+    if metric.endswith("accuracy") or metric in _HIGHER:
+        return True
+    raise ValueError(
+        "`higher_is_better` must say it of every metric but losses, errors, "
+        f"accuracies, AUC, precision and recall. Received: nothing about {name!r}"
+    )

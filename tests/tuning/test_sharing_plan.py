@@ -56,6 +56,13 @@ def test_a_tree_has_a_copy_for_each_group():
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
 
 
+def test_names_of_groups_do_not_collide():
+    tree = SharingTree([[("a", "b"), ("a_b",)]])
+    model = build(tree, tasks=("a", "b", "a_b"))
+    names = [layer.name for layer in model.layers if layer.name.startswith("block")]
+    assert sorted(names) == ["block_0_0_a_b", "block_0_1_a_b"]
+
+
 def test_seeds_of_a_block_do_not_make_its_copies_alike():
     seeded = keras.initializers.GlorotUniform(seed=1)
     plan = SharingPlan(SharingTree.independent("ab", 1))
