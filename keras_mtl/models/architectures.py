@@ -62,7 +62,7 @@ def hard_sharing(
     inputs, features = _ends(trunk)
     if not isinstance(heads, MultiHead):
         features = dict.fromkeys(_names(heads), features)
-    return _with_heads(inputs, features, heads, name)
+    return with_heads(inputs, features, heads, name)
 
 
 def mixture_of_experts(
@@ -108,7 +108,7 @@ def mixture_of_experts(
     layer = MixtureOfExperts(experts, _names(heads), units, **arguments)
     if isinstance(heads, MultiHead):
         return MultiTaskModel(inputs, layer(features), name=name)
-    return _with_heads(inputs, layer(features), heads, name)
+    return with_heads(inputs, layer(features), heads, name)
 
 
 def progressive_layered_extraction(
@@ -146,7 +146,7 @@ def progressive_layered_extraction(
     """
     inputs, features = _ends(trunk)
     layer = ProgressiveLayeredExtraction(_names(heads), list(units), **arguments)
-    return _with_heads(inputs, layer(features), heads, name)
+    return with_heads(inputs, layer(features), heads, name)
 
 
 def task_attention(
@@ -210,7 +210,7 @@ def task_attention(
         pair = [_node_of(trunk, layer).outputs[0] for layer in (first, last)]
         layer = TaskAttention(names, **arguments)
         features = layer(pair, previous=features)
-    return _with_heads(trunk.input, features, heads, name)
+    return with_heads(trunk.input, features, heads, name)
 
 
 def cross_stitch(
@@ -298,7 +298,7 @@ def cross_stitch(
                 if (task, id(layer)) in copies:
                     copies[task, id(layer)].set_weights(layer.get_weights())
     features = {task: known[task][id(trunk.output)] for task in names}
-    return _with_heads(inputs, features, heads, name)
+    return with_heads(inputs, features, heads, name)
 
 
 def _ends(trunk: Any) -> tuple[Any, keras.KerasTensor]:
@@ -403,9 +403,17 @@ def _names(heads: Any) -> list[str]:
     return list(heads)
 
 
-def _with_heads(
+def with_heads(
     inputs: Any, features: Any, heads: Heads, name: str | None
 ) -> MultiTaskModel:
+    """Returns a model of what each head makes of the features of its task.
+
+    Args:
+        inputs: Inputs of the graph.
+        features: Dict of tensors by task.
+        heads: As in `hard_sharing`.
+        name: Name of the model.
+    """
     if isinstance(heads, MultiHead):
         return MultiTaskModel(inputs, heads(features), name=name)
     outputs = {}

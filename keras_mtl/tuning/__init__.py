@@ -1,5 +1,12 @@
 """Search over sharing architectures, with Keras Tuner."""
 
+import importlib.util
+
+if importlib.util.find_spec("keras_tuner") is None:
+    raise ImportError(
+        "`keras_mtl.tuning` needs Keras Tuner: pip install keras_mtl[tuner]"
+    )
+
 from keras_mtl.tuning.affinity_of_logs import affinity_of_logs
 from keras_mtl.tuning.distributed_search import run_workers, search
 from keras_mtl.tuning.objectives import (

@@ -1,5 +1,6 @@
 """A search by several processes, which ends also where some of them do not."""
 
+import math
 import os
 import socket
 import subprocess
@@ -8,8 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from keras_mtl.argument_checks import check_count, check_number
 
@@ -74,7 +73,7 @@ def search(
         return
     if CHIEF in role:
         # It does not see what `SharingHyperModel.fit` sees, which decides when alone.
-        tuner.oracle.max_consecutive_failed_trials = np.inf
+        tuner.oracle.max_consecutive_failed_trials = math.inf
         watch = _Watch(tuner.oracle, folder, give_up_after)
         task = threading.Thread(target=watch.run, args=(done, every), daemon=True)
     else:

@@ -28,32 +28,6 @@ def choose(
     return _enter(hp, entry, conditions)
 
 
-def choose_integer(
-    hp: Any,
-    name: str,
-    low: int,
-    high: int,
-    default: int | None = None,
-    conditions: Conditions = (),
-    sampling: str = "linear",
-) -> int | None:
-    """Returns an integer from `low` to `high`, or `None` where it is not active.
-
-    Args:
-        hp: As in `choose`.
-        name: As in `choose`.
-        low: The least value.
-        high: The greatest.
-        default: The default. Defaults to `None`, which is `low`.
-        conditions: As in `choose`.
-        sampling: As in `HyperParameters.Int`.
-    """
-    entry = hyperparameters.Int(
-        name=name, min_value=low, max_value=high, sampling=sampling, default=default
-    )
-    return _enter(hp, entry, conditions)
-
-
 def choose_number(
     hp: Any,
     name: str,
@@ -61,20 +35,21 @@ def choose_number(
     high: float,
     default: float | None = None,
     conditions: Conditions = (),
-    sampling: str = "log",
-) -> float | None:
+    sampling: str = "linear",
+) -> Any:
     """Returns a number from `low` to `high`, or `None` where it is not active.
 
     Args:
         hp: As in `choose`.
         name: As in `choose`.
-        low: The least value.
+        low: The least value. Integers are chosen where it is one.
         high: The greatest.
         default: The default. Defaults to `None`, which is `low`.
         conditions: As in `choose`.
-        sampling: As in `HyperParameters.Float`. Defaults to `"log"`.
+        sampling: As in `HyperParameters.Int` and `Float`.
     """
-    entry = hyperparameters.Float(
+    kind = hyperparameters.Int if isinstance(low, int) else hyperparameters.Float
+    entry = kind(
         name=name, min_value=low, max_value=high, sampling=sampling, default=default
     )
     return _enter(hp, entry, conditions)

@@ -1,12 +1,11 @@
 """Sharing architectures as hyperparameters."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from keras_mtl.tuning.hyperparameters import (
     Conditions,
     choose,
-    choose_integer,
     choose_number,
 )
 from keras_mtl.tuning.sharing_plan import (
@@ -111,7 +110,7 @@ def check_sharing(sharing: Sequence[str] | str | None) -> list[str]:
         ValueError: If a kind is unknown, there is none, or `"per_block"` is among
             others.
     """
-    if sharing == PER_BLOCK:
+    if sharing in (PER_BLOCK, [PER_BLOCK]):
         return [PER_BLOCK]
     kinds = list(SHARING if sharing is None else sharing)
     unknown = [kind for kind in kinds if kind not in SHARING]
@@ -171,7 +170,7 @@ class _Reader:
                     declare_tree(self._hp, self._tasks, self._blocks, conditions)
             if kind == PER_BLOCK:
                 for block in range(self._blocks):
-                    for parted in self._all_ways_to_have_parted(block):
+                    for parted in self._ways_to_have_parted(block):
                         scope = [*conditions, *parted]
                         name = self._link_name(block, parted)
                         choose(self._hp, name, LINKS, scope)
@@ -187,7 +186,7 @@ class _Reader:
     def _tree(self, conditions: Conditions) -> SharingTree:
         if self._trees is None:
             return choose_tree(self._hp, self._tasks, self._blocks, conditions)
-        rank = choose_integer(
+        rank = choose_number(
             self._hp,
             "tree/rank",
             1,
@@ -199,19 +198,18 @@ class _Reader:
 
     def _shared_blocks(self, kind: str, conditions: Conditions) -> int:
         name = f"{kind}/shared_blocks"
-        return choose_integer(
-            self._hp, name, 0, self._blocks - 1, conditions=conditions
-        )
+        return choose_number(self._hp, name, 0, self._blocks - 1, conditions=conditions)
 
     def _options(self, prefix: str, link: str, conditions: Conditions) -> dict:
         if link == SOFT:
-            name = f"{prefix}/weight"
             return {
-                "weight": choose_number(self._hp, name, 1e-4, 1e-1, 1e-3, conditions)
+                "weight": choose_number(
+                    self._hp, f"{prefix}/weight", 1e-4, 1e-1, 1e-3, conditions, "log"
+                )
             }
         if link == EXPERTS:
             return {
-                "experts": choose_integer(
+                "experts": choose_number(
                     self._hp, f"{prefix}/experts", 2, 8, 4, conditions
                 ),
                 "width": choose(
@@ -228,37 +226,34 @@ class _Reader:
             if len(groups) == 1:
                 links.append(BlockSharing())
                 continue
-            parted = self._parted(tree, block)
+            ways = self._ways_to_have_parted(block)
+            parted = next(way for way in ways if self._holds(way))
             name, scope = self._link_name(block, parted), [*conditions, *parted]
             link = choose(self._hp, name, LINKS, scope)
             options = self._options(name, link, [*scope, (name, [link])])
             links.append(BlockSharing(link, options))
         return SharingPlan(tree, tuple(links))
 
-    def _parted(self, tree: SharingTree, block: int) -> Conditions:
-        """Returns the conditions by which a tree has parted at a block."""
-        if self._trees is not None:
-            ranks = [
-                rank
-                for rank, other in enumerate(self._trees, start=1)
-                if len(other.levels[block]) > 1
-            ]
-            return [("tree/rank", ranks)]
-        names = list(as_units(self._tasks))
-        for place, name in enumerate(names[1:], start=1):
-            if tree.shared_blocks(names[0], name) <= block:
-                return self._first_to_leave(names[1 : place + 1], block)
-        raise AssertionError("The tree has not parted.")
+    def _ways_to_have_parted(self, block: int) -> list[Conditions]:
+        """Returns conditions, one of which holds where the tree has parted at a block.
 
-    def _all_ways_to_have_parted(self, block: int) -> Iterable[Conditions]:
-        if self._trees is not None:
-            parted = [tree for tree in self._trees if len(tree.levels[block]) > 1]
-            return [self._parted(tree, block) for tree in parted[:1]]
-        names = list(as_units(self._tasks))
-        return [
-            self._first_to_leave(names[1 : place + 1], block)
-            for place in range(1, len(names))
+        By rank, or by the first task to have left; one excludes the others.
+        """
+        if self._trees is None:
+            names = list(as_units(self._tasks))[1:]
+            return [
+                self._first_to_leave(names[: place + 1], block)
+                for place in range(len(names))
+            ]
+        ranks = [
+            rank
+            for rank, tree in enumerate(self._trees, start=1)
+            if len(tree.levels[block]) > 1
         ]
+        return [[("tree/rank", ranks)]] if ranks else []
+
+    def _holds(self, conditions: Conditions) -> bool:
+        return all(self._hp.values[name] in values for name, values in conditions)
 
     def _first_to_leave(self, names: Sequence[str], block: int) -> Conditions:
         """Returns the conditions by which the last of these is the first to leave."""

@@ -1,13 +1,13 @@
 """A Keras Tuner hypermodel that searches over sharing architectures."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_tuner
-import numpy as np
 
 from keras_mtl.argument_checks import check_count
 from keras_mtl.models.multi_task_model import MultiTaskModel
@@ -171,11 +171,13 @@ class SharingHyperModel(keras_tuner.HyperModel):
 
     def declare_hyperparameters(self, hp: Any) -> None:
         """Enters the hyperparameters of all architectures."""
-        declare_sharing(hp, self.units, len(self.blocks), self._kinds, self.trees)
+        declare_sharing(hp, self.units, len(self.blocks), self.sharing, self.trees)
 
     def plan(self, hp: Any) -> SharingPlan:
         """Returns the architecture that hyperparameters say."""
-        return choose_sharing(hp, self.units, len(self.blocks), self._kinds, self.trees)
+        return choose_sharing(
+            hp, self.units, len(self.blocks), self.sharing, self.trees
+        )
 
     def build(self, hp: Any) -> MultiTaskModel:
         """Returns the compiled model that hyperparameters say."""
@@ -202,7 +204,7 @@ class SharingHyperModel(keras_tuner.HyperModel):
             stem=_of_its_own(self.stem),
         )
         if self.optimizer is None:
-            rate = choose_number(hp, "learning_rate", 1e-4, 1e-2, 1e-3)
+            rate = choose_number(hp, "learning_rate", 1e-4, 1e-2, 1e-3, sampling="log")
             optimizer = keras.optimizers.Adam(rate)
         else:
             optimizer = self.optimizer(hp)
@@ -253,10 +255,6 @@ class SharingHyperModel(keras_tuner.HyperModel):
             if _out_of_memory(error):
                 _allow_failures(tuner)
             raise
-
-    @property
-    def _kinds(self) -> list[str] | str:
-        return "per_block" if self.sharing == ["per_block"] else self.sharing
 
     def _reject_if_too_large(
         self, model: MultiTaskModel, tuner: Any, folder: Path | None, about: dict
@@ -318,7 +316,7 @@ def _allow_failures(tuner: Any) -> None:
     """
     oracle = getattr(tuner, "oracle", None)
     if oracle is not None and hasattr(oracle, "max_consecutive_failed_trials"):
-        oracle.max_consecutive_failed_trials = np.inf
+        oracle.max_consecutive_failed_trials = math.inf
 
 
 def _out_of_memory(error: Exception) -> bool:

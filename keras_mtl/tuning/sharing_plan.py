@@ -15,6 +15,7 @@ from keras_mtl.layers import (
     SoftSharing,
 )
 from keras_mtl.layers.independent_initializers import with_seeds_of_its_own
+from keras_mtl.models.architectures import with_heads
 from keras_mtl.models.multi_task_model import MultiTaskModel
 from keras_mtl.tuning.sharing_tree import SharingTree
 from keras_mtl.tuning.width import with_width
@@ -133,7 +134,7 @@ class SharingPlan:
         width: float = 1.0,
         stem: Callable[[Any], Any] | None = None,
         name: str | None = None,
-    ) -> keras.Model:
+    ) -> MultiTaskModel:
         """Returns a `MultiTaskModel`, not compiled.
 
         Args:
@@ -162,14 +163,7 @@ class SharingPlan:
                 "The first block reads one tensor: give a `stem` that makes it of "
                 f"several inputs. Received: {features!r}"
             )
-        after = self.apply(features, blocks, width)
-        outputs = {}
-        for task, head in heads.items():
-            h = after[task]
-            for layer in head if isinstance(head, list | tuple) else [head]:
-                h = layer(h)
-            outputs[task] = h
-        model = MultiTaskModel(inputs, outputs, name=name)
+        model = with_heads(inputs, self.apply(features, blocks, width), heads, name)
         model.sharing_plan = self
         return model
 
@@ -180,8 +174,8 @@ class SharingPlan:
                 f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}"
                 for k, v in sharing.options.items()
             )
-            link = "" if sharing.link == COPIES else f"  [{sharing.link}: {options}]"
-            said.append(line + link)
+            link = f"{sharing.link}: {options}" if options else sharing.link
+            said.append(line if sharing.link == COPIES else f"{line}  [{link}]")
         return "\n".join(said)
 
 

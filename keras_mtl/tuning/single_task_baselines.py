@@ -1,6 +1,5 @@
 """Single-task networks, to compare a search with."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,8 +62,7 @@ def single_task_baselines(
     Keras Tuner takes the best epoch of a trial.
 
     With a `directory` each network is written there when it is done, its best weights
-    and its results, and is not trained again; one that is interrupted goes on from its
-    last epoch.
+    and its results, and is not trained again.
 
     Args:
         space: A `SharingHyperModel`.
@@ -161,68 +159,44 @@ def _train_or_read(
 ) -> dict[str, Any]:
     """Returns the results and the size of one network."""
     if folder is not None and (folder / FILE).exists():
-        return json.loads((folder / FILE).read_text())
+        found = json.loads((folder / FILE).read_text())
+        if set(names) <= set(found["results"]):
+            return found
     keras.utils.set_random_seed(seed)
     tree = SharingTree.shared([task], len(space.blocks))
     model = space.build_plan(hp, SharingPlan(tree))
     arguments = dict(fit_arguments)
     callbacks = list(arguments.pop("callbacks", []))
-    monitored, mode = f"val_{names[0]}", "max" if higher else "min"
-    before: list[dict[str, float]] = []
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        before = _read_epochs(folder / "epochs.csv")
-        known = [epoch[monitored] for epoch in before if monitored in epoch]
-        callbacks = [
-            keras.callbacks.BackupAndRestore(folder / "backup"),
-            keras.callbacks.CSVLogger(folder / "epochs.csv", append=True),
+        callbacks.append(
             keras.callbacks.ModelCheckpoint(
                 folder / "best.weights.h5",
-                monitor=monitored,
-                mode=mode,
+                monitor=f"val_{names[0]}",
+                mode="max" if higher else "min",
                 save_best_only=True,
                 save_weights_only=True,
-                initial_value_threshold=_best(known, higher) if known else None,
-            ),
-            *callbacks,
-        ]
+            )
+        )
     x, y = data
-    history = model.fit(
+    logs = model.fit(
         x, y, validation_data=validation_data, callbacks=callbacks, **arguments
     ).history
-    rows = zip(*history.values(), strict=True)
-    epochs = [dict(zip(history, row, strict=True)) for row in rows]
-    epochs = [*before, *epochs]
-    missing = [f"val_{name}" for name in names if f"val_{name}" not in epochs[-1]]
+    missing = [f"val_{name}" for name in names if f"val_{name}" not in logs]
     if missing:
         raise ValueError(
             "`metrics` must be names of logs without 'val_'. Received: "
-            f"{missing}, and the logs are {sorted(epochs[-1])}"
+            f"{missing}, and the logs are {sorted(logs)}"
         )
-    values = [epoch[monitored] for epoch in epochs]
-    best = epochs[values.index(_best(values, higher))]
+    values = logs[f"val_{names[0]}"]
+    best = values.index(max(values) if higher else min(values))
     found = {
         "parameters": model.count_params(),
-        "results": {name: float(best[f"val_{name}"]) for name in names},
+        "results": {name: float(logs[f"val_{name}"][best]) for name in names},
     }
     if folder is not None:
         (folder / FILE).write_text(json.dumps(found))
     return found
-
-
-def _best(values: Sequence[float], higher: bool) -> float:
-    return max(values) if higher else min(values)
-
-
-def _read_epochs(path: Path) -> list[dict[str, float]]:
-    """Returns the logs of the epochs before an interruption."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [
-            {name: float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
 
 
 def _is_higher_better(name: str, task: str, given: Mapping[str, bool] | None) -> bool:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_mtl.tuning.hyperparameters import Conditions, choose, choose_integer
+from keras_mtl.tuning.hyperparameters import Conditions, choose, choose_number
 from keras_mtl.tuning.sharing_tree import SharingTree
 
 MAX_UNITS = 8
@@ -168,7 +168,7 @@ def _owners(shared: Mapping[str, int], name: str) -> list[str]:
 
 def _choose_shared(hp: Any, name: str, blocks: int, conditions: Conditions) -> int:
     """Returns how many blocks a task shares with those before it."""
-    return choose_integer(hp, _shared(name), 0, blocks, blocks, conditions)
+    return choose_number(hp, _shared(name), 0, blocks, blocks, conditions)
 
 
 def _choose_owner(

@@ -1,5 +1,6 @@
 """Searches with the tuners of Keras Tuner, on a table of three tasks."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -296,3 +297,23 @@ def test_which_choices_mattered(tmp_path):
     done = searched(wider, tmp_path / "more", max_trials=16, objective=objective)
     names = list(tuning.choice_importance(done))
     assert (names[0], names[-1]) == ("width", "learning_rate")
+
+
+def test_baselines_of_other_metrics_are_trained_anew(tmp_path):
+    hypermodel = space(metrics={task: ["mae"] for task in TASKS})
+    arguments = {"validation_data": (X, Y), "epochs": 1, "verbose": 0}
+    arguments["directory"] = tmp_path
+    tuning.single_task_baselines(hypermodel, X, Y, **arguments)
+    names = {task: f"{task}_mae" for task in TASKS}
+    found = tuning.single_task_baselines(hypermodel, X, Y, metrics=names, **arguments)
+    assert sorted(found.values) == sorted(names.values())
+    with pytest.raises(ValueError, match="val_a_accuracy"):
+        tuning.single_task_baselines(
+            hypermodel, X, Y, metrics={"a": "a_accuracy"}, **arguments
+        )
+
+
+def test_without_keras_tuner_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"keras_mtl\[tuner\]"):
+        importlib.reload(tuning)

@@ -1,9 +1,10 @@
 """Networks of sharing plans: what is a copy of what, and who reads whom."""
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
-from settings import having
+from settings import having, settings
 
 from keras_mtl import layers
 from keras_mtl.tuning import (
@@ -148,9 +149,6 @@ def test_a_stem_makes_one_tensor_of_several_inputs():
 @pytest.mark.parametrize("sharing", [["hard"], ["branch"], "per_block", None])
 @pytest.mark.parametrize("tasks", ["ab", "abc"])
 def test_every_setting_is_an_architecture_of_its_own(sharing, tasks):
-    import keras_tuner
-    from settings import settings
-
     space = keras_tuner.HyperParameters()
     declare_sharing(space, list(tasks), 2, sharing)
     whole = [
