@@ -6,17 +6,32 @@ The moments are of x, and `a` is not negative, so that what keeps the order of n
 such as max-pooling, may come between the two: the maximum of normalised numbers is the
 normalised maximum. After it there is a quarter of the positions. A channel whose γ was
 negative is that of the negative filter with |γ|: networks are the same.
+
+Where the backend has one operation for moments and normalisation together, that is
+faster still, and pooling comes after it.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_mtl.engine.normalization import batch_normalization
+
+Pool = Callable[[Any], Any]
+
+
+def _as_it_is(x: Any) -> Any:
+    return x
+
 
 class ChannelNormalization(keras.layers.Layer):
     """Factor and shift of each channel, from moments that a subclass takes.
+
+    Where it is called with images it takes `pool`, a function that keeps the order of
+    numbers and that the result goes through, such as max-pooling.
 
     Args:
         epsilon: Number. Defaults to 1e-3.
@@ -37,9 +52,18 @@ class ChannelNormalization(keras.layers.Layer):
 
     def factor_and_shift(self, mean: Any, variance: Any) -> tuple[Any, Any]:
         """Returns `a` and `b` for moments `(..., C)`."""
-        gamma = ops.cast(ops.abs(self.gamma), "float32")
+        gamma, beta = self.positive_gamma_and_beta()
         factor = gamma / ops.sqrt(variance + self.epsilon)
-        return factor, ops.cast(self.beta, "float32") - factor * mean
+        return factor, beta - factor * mean
+
+    def positive_gamma_and_beta(self) -> tuple[Any, Any]:
+        """Returns |γ| and β `(C,)`, in float32."""
+        gamma, beta = ops.abs(self.gamma), ops.convert_to_tensor(self.beta)
+        return ops.cast(gamma, "float32"), ops.cast(beta, "float32")
+
+    def normalize(self, x: Any, factor: Any, shift: Any, pool: Pool) -> Any:
+        """Returns images times the factor plus the shift, pooled, in float32."""
+        return factor * ops.cast(pool(x), "float32") + shift
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -79,20 +103,29 @@ class BatchMoments(ChannelNormalization):
             )
         )
 
-    def call(self, x: Any, training: bool = False) -> tuple[Any, Any]:
-        """Returns factor and shift `(C,)` of images `(n, H, W, C)`."""
+    def call(self, x: Any, pool: Pool = _as_it_is, training: bool = False) -> Any:
+        """Returns normalised images, of images `(n, H, W, C)`."""
         if not training or not self.trainable:
-            return self.factor_and_shift(
+            both = self.factor_and_shift(
                 self.moving_mean.value, self.moving_variance.value
             )
-        mean, variance = _moments(ops.cast(x, "float32"), (0, 1, 2))
+            return self.normalize(x, *both, pool)
+        if batch_normalization is None:
+            mean, variance = _moments(ops.cast(x, "float32"), (0, 1, 2))
+            both = self.factor_and_shift(mean, variance)
+            normalised = self.normalize(x, *both, pool)
+        else:
+            normalised, mean, variance = batch_normalization(
+                ops.cast(x, "float32"), *self.positive_gamma_and_beta(), self.epsilon
+            )
+            normalised = pool(normalised)
         for average, found in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),
         ):
             kept = self.momentum * average.value
             average.assign(kept + (1 - self.momentum) * ops.stop_gradient(found))
-        return self.factor_and_shift(mean, variance)
+        return normalised
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -111,14 +144,15 @@ class GroupMoments(ChannelNormalization):
         super().__init__(**kwargs)
         self.groups = groups
 
-    def call(self, x: Any) -> tuple[Any, Any]:
-        """Returns factor and shift `(n, 1, 1, C)` of images `(n, H, W, C)`."""
+    def call(self, x: Any, pool: Pool = _as_it_is) -> Any:
+        """Returns normalised images, of images `(n, H, W, C)`."""
         height, width, channels = x.shape[1:]
         size = channels // self.groups
-        x = ops.reshape(x, (-1, height * width, self.groups, size))
-        moments = _moments(ops.cast(x, "float32"), (1, 3))
+        grouped = ops.reshape(x, (-1, height * width, self.groups, size))
+        moments = _moments(ops.cast(grouped, "float32"), (1, 3))
         mean, variance = (ops.repeat(each, size, axis=-1) for each in moments)
-        return self.factor_and_shift(mean[:, None, None], variance[:, None, None])
+        both = self.factor_and_shift(mean[:, None, None], variance[:, None, None])
+        return self.normalize(x, *both, pool)
 
 
 @keras.saving.register_keras_serializable("keras_mtl")
@@ -152,11 +186,24 @@ class SupportMoments(ChannelNormalization):
         variance = ops.sum(weight * centred**2, axis=(1, 2, 3)) / count
         return {"mean": mean, "variance": variance}
 
-    def of_images(self, moments: dict[str, Any], examples: Any) -> tuple[Any, Any]:
-        """Returns factor and shift `(B n, 1, 1, C)` for n images of each episode."""
+    def of_images(
+        self,
+        x: Any,
+        moments: dict[str, Any],
+        examples: Any,
+        pool: Pool = _as_it_is,
+    ) -> Any:
+        """Returns normalised images.
+
+        Args:
+            x: Images `(B n, H, W, C)`, n of each of B episodes.
+            moments: What `adapt` has returned for these episodes.
+            examples: The number n.
+            pool: As in the other classes.
+        """
         both = self.factor_and_shift(moments["mean"], moments["variance"])
         factor, shift = (ops.repeat(each, examples, axis=0) for each in both)
-        return factor[:, None, None], shift[:, None, None]
+        return self.normalize(x, factor[:, None, None], shift[:, None, None], pool)
 
 
 def _moments(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:

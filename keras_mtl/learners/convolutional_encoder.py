@@ -1,5 +1,6 @@
 """Images to feature vectors, without a leak between support and queries."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -126,9 +127,6 @@ class ConvolutionalEncoder(keras.layers.Layer):
             for count in self.filters
         ]
         self.norms = [self._make_norm() for _ in self.filters]
-        self.max_pool = keras.layers.MaxPooling2D(
-            2, padding="valid", data_format="channels_last", dtype=dtype
-        )
         self.dense = None
         if embedding_dim is not None:
             self.dense = keras.layers.Dense(
@@ -150,7 +148,8 @@ class ConvolutionalEncoder(keras.layers.Layer):
         x = self._pixels(images)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = convolution(x)
-            x = self._end_of_block(x, norm and norm(x))
+            x = self._pooled(x) if norm is None else norm(x, pool=self._pooled)
+            x = self._rectified(x)
         return self._vector(x)
 
     def adapt(self, support_x: Any, support_mask: Any) -> tuple[Any, list[Any]]:
@@ -166,7 +165,8 @@ class ConvolutionalEncoder(keras.layers.Layer):
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = convolution(x)
             state.append(norm.adapt(_part(x, examples), support_mask))
-            x = self._end_of_block(x, norm.of_images(state[-1], examples))
+            x = norm.of_images(x, state[-1], examples, self._pooled)
+            x = self._rectified(x)
         return _part(self._vector(x), examples), state
 
     def encode(self, state: list[Any], query_x: Any) -> Any:
@@ -182,7 +182,7 @@ class ConvolutionalEncoder(keras.layers.Layer):
             self.convolutions, self.norms, state, strict=True
         ):
             x = convolution(x)
-            x = self._end_of_block(x, norm.of_images(moments, examples))
+            x = self._rectified(norm.of_images(x, moments, examples, self._pooled))
         return _part(self._vector(x), examples)
 
     def _pixels(self, images: Any) -> Any:
@@ -196,12 +196,10 @@ class ConvolutionalEncoder(keras.layers.Layer):
             )
         return x if self.rescale == 1 else x * self.rescale
 
-    def _end_of_block(self, x: Any, norm: tuple[Any, Any] | None) -> Any:
-        # Pooling goes first, and leaves a quarter of the numbers for the rest.
-        x = self.max_pool(x) if self.pool == "max" else x
-        if norm is not None:
-            factor, shift = norm
-            x = factor * ops.cast(x, "float32") + shift
+    def _pooled(self, x: Any) -> Any:
+        return _without_copies(_max_pool, x) if self.pool == "max" else x
+
+    def _rectified(self, x: Any) -> Any:
         return ops.relu(ops.cast(x, self.compute_dtype))
 
     def _vector(self, x: Any) -> Any:
@@ -267,7 +265,35 @@ class BlockConv2D(PatchConv2D):
         """Returns the convolution of images `(n, h, w, filters)`."""
         if self.by_patches:
             return super().convolution_op(inputs, kernel)
-        return keras.layers.Conv2D.convolution_op(self, inputs, kernel)
+
+        def convolve(images: Any, data_format: str) -> Any:
+            return ops.conv(
+                images,
+                kernel,
+                strides=list(self.strides),
+                padding=self.padding,
+                data_format=data_format,
+                dilation_rate=self.dilation_rate,
+            )
+
+        return _without_copies(convolve, inputs)
+
+
+def _max_pool(images: Any, data_format: str) -> Any:
+    """Returns the maxima of 2 x 2 positions each."""
+    return ops.max_pool(images, 2, strides=2, data_format=data_format)
+
+
+def _without_copies(operation: Callable[[Any, str], Any], images: Any) -> Any:
+    """Returns what an operation makes of images `(n, H, W, C)`, in that layout.
+
+    Keras on PyTorch copies images to channels first and back for each convolution.
+    PyTorch itself takes a view of the same memory, and is the faster for it.
+    """
+    if keras.backend.backend() != "torch":
+        return operation(images, "channels_last")
+    views = ops.transpose(images, (0, 3, 1, 2))
+    return ops.transpose(operation(views, "channels_first"), (0, 2, 3, 1))
 
 
 def _convolves_slowly() -> bool:

@@ -92,14 +92,15 @@ def test_support_moments_against_numpy():
     moments = layer.adapt(SUPPORT, mask)
     layer.gamma.assign([-2.0])  # as 2.0
     layer.beta.assign([0.5])
-    factor, shift = (to_numpy(each) for each in layer.of_images(moments, 2))
+    images = QUERY.reshape(4, *QUERY.shape[2:])
+    found = to_numpy(layer.of_images(images, moments, 2))
     for task in range(2):
         there = SUPPORT[task, mask[task]]
         mean, root = there.mean(), np.sqrt(there.var() + 1e-3)
         for image in range(2):
             x = QUERY[task, image]
             np.testing.assert_allclose(
-                factor[2 * task + image] * x + shift[2 * task + image],
+                found[2 * task + image],
                 2 * (x - mean) / root + 0.5,
                 atol=1e-5,
             )
@@ -116,25 +117,44 @@ def test_batch_moments_are_those_of_keras(dtype):
         layer.gamma.assign([1.0, 2.0, 0.5])
         layer.beta.assign([0.0, 1.0, -1.0])
     for training in (True, True, False):
-        factor, shift = ours(images, training=training)
+        found = to_numpy(ours(images, training=training))
         expected = to_numpy(keras_own(images, training=training))
-        found = to_numpy(factor) * images + to_numpy(shift)
         np.testing.assert_allclose(found, expected, atol=1e-4)
     for name in ("moving_mean", "moving_variance"):
         found, expected = (to_numpy(getattr(x, name)) for x in (ours, keras_own))
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("norm", ["group", "layer", "batch"])
-def test_pooling_before_the_normalisation_changes_nothing(norm):
+def test_pooling_before_the_normalisation_changes_nothing(norm, training):
     encoder = make(norm=norm, blocks=1)
     encoder(IMAGES[0])
     encoder.norms[0].gamma.assign([-1.0, 0.5, 2.0, -0.1])
-    x = encoder.convolutions[0](IMAGES[0])
-    factor, shift = encoder.norms[0](x)
-    expected = np.maximum(to_numpy(factor) * to_numpy(x) + to_numpy(shift), 0)
-    expected = expected.reshape(5, 4, 2, 4, 2, 4).max((2, 4)).reshape(5, -1)
-    np.testing.assert_allclose(encoded(encoder, IMAGES[0]), expected, atol=1e-5)
+    mode = {"training": training} if norm == "batch" else {}
+    x = to_numpy(encoder.norms[0](encoder.convolutions[0](IMAGES[0]), **mode))
+    expected = np.maximum(x.reshape(5, 4, 2, 4, 2, 4).max((2, 4)), 0).reshape(5, -1)
+    found = encoded(encoder, IMAGES[0], training=training)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
+def test_batch_moments_against_numpy(scale):
+    """Also of one number, whose variance is 0."""
+    for images in (RNG.normal(size=(6, 4, 4, 3)) + 2, np.ones((1, 1, 1, 3))):
+        images = (scale * images).astype("float32")
+        layer = BatchMoments(momentum=0.0)
+        found = to_numpy(layer(images, training=True))
+        x = images.astype("float64")
+        mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        root = np.sqrt(variance + 1e-3)
+        # A factor and a shift are rounded as numbers of the size of mean / root.
+        np.testing.assert_allclose(
+            found, (x - mean) / root, atol=2e-6 * np.max(np.abs(mean) / root)
+        )
+        np.testing.assert_allclose(to_numpy(layer.moving_mean), mean, rtol=1e-5)
+        found = to_numpy(layer.moving_variance)
+        np.testing.assert_allclose(found, variance, rtol=1e-4)
 
 
 def test_queries_see_the_support_and_no_queries():
