@@ -8,6 +8,7 @@ if importlib.util.find_spec("keras_tuner") is None:
     )
 
 from keras_mtl.tuning.affinity_of_logs import affinity_of_logs
+from keras_mtl.tuning.conditioning_hyper_model import ConditioningHyperModel
 from keras_mtl.tuning.distributed_search import run_workers, search
 from keras_mtl.tuning.objectives import (
     LogObjective,
@@ -17,6 +18,7 @@ from keras_mtl.tuning.objectives import (
     weighted_loss_objective,
     worst_task_objective,
 )
+from keras_mtl.tuning.search_report import search_report
 from keras_mtl.tuning.search_results import (
     TrialResult,
     choice_importance,
@@ -40,6 +42,7 @@ from keras_mtl.tuning.tree_ranking import rank_trees
 __all__ = [
     "Baselines",
     "BlockSharing",
+    "ConditioningHyperModel",
     "LogObjective",
     "SharingHyperModel",
     "SharingPlan",
@@ -60,6 +63,7 @@ __all__ = [
     "relative_improvement_objective",
     "run_workers",
     "search",
+    "search_report",
     "sharing_tree",
     "single_task_baselines",
     "trial_results",

@@ -1,12 +1,15 @@
 """A search by several processes, which ends also where some of them do not."""
 
+import contextlib
 import math
 import os
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +66,7 @@ def search(
     check_number("give_up_after", give_up_after, above=0)
     check_number("every", every, above=0)
     folder = Path(tuner.project_dir)
-    role = os.environ.get("KERASTUNER_TUNER_ID", "")
+    role = tuner.tuner_id
     done = threading.Event()
     alone = "KERASTUNER_ORACLE_IP" not in os.environ
     if alone or CHIEF in role:
@@ -88,6 +91,23 @@ def search(
         task.join()
 
 
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Makes an exception of the signal to terminate, so that `finally` is reached.
+
+    In the main thread, which is where Python takes signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_sigterm_raises()
 def run_workers(
     command: Sequence[str],
     workers: int,
@@ -165,11 +185,20 @@ def run_workers(
             try:
                 process.wait(patience)
             except subprocess.TimeoutExpired:
-                process.terminate()
-                process.wait()
+                _end(process)
     if chief.returncode:
         raise RuntimeError(f"The chief has ended with {chief.returncode}.")
     return restarts
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends a process, which has some seconds to end by itself."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _repeat_nothing(oracle: Any) -> None:
@@ -192,7 +221,7 @@ class _Watch:
         self._oracle = oracle
         self._folder = folder
         self._give_up_after = give_up_after
-        self._since: dict[str, float] = {}
+        self._seen: dict[str, tuple[float, float]] = {}
 
     def run(self, done: threading.Event, every: float) -> None:
         while not done.wait(every):
@@ -201,14 +230,19 @@ class _Watch:
                     self._give_up(role)
 
     def _away(self, role: str) -> float:
-        """Returns for how many seconds a worker has not been there."""
-        now = time.time()
-        seen = self._since.setdefault(role, now)
+        """Returns for how many seconds a worker has not said that it is there.
+
+        By this clock, since the time of its file last changed: clocks of machines
+        differ.
+        """
+        now = time.monotonic()
+        sign, since = self._seen.get(role, (0.0, now))
         try:
-            seen = max(seen, _sign(self._folder, role).stat().st_mtime)
+            found = _sign(self._folder, role).stat().st_mtime
         except OSError:
-            pass  # Not there yet, or storage that is not to be reached for now.
-        return now - seen
+            found = sign  # Not there yet, or storage that is not to be reached for now.
+        self._seen[role] = (found, now if found != sign else since)
+        return now - self._seen[role][1]
 
     def _give_up(self, role: str) -> None:
         trial = self._oracle.ongoing_trials.get(role)
@@ -221,7 +255,7 @@ class _Watch:
             print(f"Trial {trial.trial_id}: {trial.message}")
             self._oracle.end_trial(trial)
         self._oracle.tuner_ids.discard(role)
-        self._since.pop(role, None)
+        self._seen.pop(role, None)
 
 
 def _say_here(folder: Path, role: str, done: threading.Event, every: float) -> None:

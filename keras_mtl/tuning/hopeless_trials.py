@@ -18,6 +18,8 @@ class StopHopelessTrial(keras.callbacks.Callback):
     At epoch e it is compared with the mean of each earlier trial over its epochs until
     e, once there are five. What is known of the others is read from the folders of
     their trials, so that workers on other machines, and earlier runs, count as well.
+    Where Hyperband goes on with the weights of another trial, epochs are counted from
+    there, and trials compared with those that go on from the same epoch.
 
     Args:
         record: The `TrialRecord` of this trial.
@@ -38,15 +40,15 @@ class StopHopelessTrial(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Stops the training where it is hopeless."""
         objective = self.tuner.oracle.objective
-        if epoch + 1 < self.after or not objective.has_value(logs or {}):
+        epochs = self.record.execution["epochs"]
+        if len(epochs) < self.after or not objective.has_value(logs or {}):
             return
         sign = 1 if objective.direction == "max" else -1
-        epochs = self.record.execution["epochs"].values()
-        values = [sign * objective.get_value(logs) for logs in epochs]
+        values = [sign * objective.get_value(logs) for logs in epochs.values()]
         best = max(filter(isfinite, values), default=-inf)
         others = [
             mean(sign * objective.get_value(logs) for logs in curve)
-            for curve in self._others(epoch)
+            for curve in self._others(min(map(int, epochs)), epoch)
         ]
         others = list(filter(isfinite, others))
         if len(others) >= _ENOUGH and best < median(others):
@@ -58,15 +60,18 @@ class StopHopelessTrial(keras.callbacks.Callback):
             self.record.write()
             self.model.stop_training = True
 
-    def _others(self, epoch: int) -> list[list[dict[str, float]]]:
-        """Returns the logs of other trials until an epoch, of their last executions."""
+    def _others(self, first: int, epoch: int) -> list[list[dict[str, float]]]:
+        """Returns the logs of other trials until an epoch, of their last executions.
+
+        Of those that have begun with the same epoch.
+        """
         objective, curves = self.tuner.oracle.objective, []
         for folder in Path(self.tuner.project_dir).glob("trial_*"):
             record = read_record(folder)
             if folder == self.record.folder or not record or not record["executions"]:
                 continue
             epochs = record["executions"][-1]["epochs"]
-            if str(epoch) not in epochs:
+            if str(epoch) not in epochs or min(map(int, epochs)) != first:
                 continue
             curves.append(
                 [

@@ -29,6 +29,7 @@ class TrialResult:
         sharing: The architecture as text.
         tree: Its `SharingTree`.
         message: Why it failed, or was stopped; else empty.
+        number: Its place in the order in which trials began, from 0.
     """
 
     trial_id: str
@@ -42,6 +43,7 @@ class TrialResult:
     sharing: str | None = None
     tree: SharingTree | None = None
     message: str = ""
+    number: int = 0
 
 
 def trial_results(tuner: Any) -> list[TrialResult]:
@@ -70,7 +72,11 @@ def trial_results(tuner: Any) -> list[TrialResult]:
     ```
     """
     objective = tuner.oracle.objective
-    found = [_result(tuner, trial) for trial in tuner.oracle.trials.values()]
+    began = {trial_id: i for i, trial_id in enumerate(tuner.oracle.start_order)}
+    found = [
+        _result(tuner, trial, began.get(trial.trial_id, len(began)))
+        for trial in tuner.oracle.trials.values()
+    ]
     sign = -1 if objective.direction == "max" else 1
 
     def order(result: TrialResult) -> tuple[bool, float]:
@@ -79,7 +85,7 @@ def trial_results(tuner: Any) -> list[TrialResult]:
     return sorted(found, key=order)
 
 
-def _result(tuner: Any, trial: Any) -> TrialResult:
+def _result(tuner: Any, trial: Any, number: int) -> TrialResult:
     record = read_record(Path(tuner.get_trial_dir(trial.trial_id))) or {}
     executions = record.get("executions", [])
     executions = executions[-getattr(tuner, "executions_per_trial", 1) :]
@@ -99,7 +105,11 @@ def _result(tuner: Any, trial: Any) -> TrialResult:
         mean(e["step_seconds"] for e in executions) if executions else None,
         record.get("sharing"),
         SharingTree.from_dict(tree) if tree else None,
-        record.get("rejected") or _last_line(trial.message) or "; ".join(stopped),
+        record.get("rejected")
+        or record.get("failed")
+        or _last_line(trial.message)
+        or "; ".join(stopped),
+        number,
     )
 
 
@@ -151,7 +161,7 @@ def choice_importance(tuner: Any, seed: int = 0) -> dict[str, float]:
     settings = [result.hyperparameters for result in done]
     names = dict.fromkeys(name for each in settings for name in each)
     columns = {
-        name: _as_numbers([each.get(name) for each in settings])
+        name: as_numbers([each.get(name) for each in settings])
         for name in names
         if not name.startswith("tuner/")
     }
@@ -165,7 +175,7 @@ def choice_importance(tuner: Any, seed: int = 0) -> dict[str, float]:
     return dict(sorted(mattered.items(), key=lambda item: -item[1]))
 
 
-def _as_numbers(values: list[Any]) -> list[float]:
+def as_numbers(values: list[Any]) -> list[float]:
     """Returns numbers as they are, names by their place, and less where none is."""
     known = [value for value in values if value is not None]
     if all(isinstance(value, int | float) for value in known):

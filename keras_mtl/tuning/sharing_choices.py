@@ -18,7 +18,7 @@ from keras_mtl.tuning.sharing_plan import (
     SharingPlan,
 )
 from keras_mtl.tuning.sharing_tree import SharingTree
-from keras_mtl.tuning.tree_choices import as_units, choose_tree, declare_tree
+from keras_mtl.tuning.tree_choices import MAX_UNITS, as_units, choose_tree, declare_tree
 
 HARD, BRANCH, PER_BLOCK = "hard", "branch", "per_block"
 SHARING = (HARD, BRANCH, CROSS_STITCH, EXPERTS, SOFT)
@@ -59,7 +59,8 @@ def choose_sharing(
         tasks: Names of the tasks; a list of names in place of one stays together, in
             all kinds.
         blocks: Integer, number of blocks.
-        sharing: List of kinds, or `"per_block"`. Defaults to `None`, all kinds.
+        sharing: List of kinds, or `"per_block"`. Defaults to `None`, all kinds that
+            fit: for more than 8 tasks none of trees, unless `trees` are given.
         trees: List of `SharingTree`s, the best first, to choose from in place of all.
             A rank is drawn by its logarithm, so that the first come often.
 
@@ -81,7 +82,8 @@ def choose_sharing(
     # block 1: a + b
     ```
     """
-    return _Reader(hp, tasks, blocks, trees).read(check_sharing(sharing))
+    kinds = kinds_that_fit(sharing, tasks, trees)
+    return _Reader(hp, tasks, blocks, trees).read(kinds)
 
 
 def declare_sharing(
@@ -100,7 +102,33 @@ def declare_sharing(
         sharing: As in `choose_sharing`.
         trees: As in `choose_sharing`.
     """
-    _Reader(hp, tasks, blocks, trees).declare(check_sharing(sharing))
+    kinds = kinds_that_fit(sharing, tasks, trees)
+    _Reader(hp, tasks, blocks, trees).declare(kinds)
+
+
+def kinds_that_fit(
+    sharing: Sequence[str] | str | None,
+    tasks: Sequence[str | Sequence[str]],
+    trees: Sequence[SharingTree] | None = None,
+) -> list[str]:
+    """Returns the kinds of sharing that are asked for, or all that fit the tasks.
+
+    Args:
+        sharing: As in `choose_sharing`.
+        tasks: As in `choose_sharing`.
+        trees: As in `choose_sharing`.
+
+    Raises:
+        ValueError: As `check_sharing`, or if there are too many tasks for trees.
+    """
+    if sharing is None and len(tasks) == 1:
+        return [HARD]
+    if sharing is None and trees is None and len(tasks) > MAX_UNITS:
+        sharing = [kind for kind in SHARING if kind != BRANCH]
+    kinds = check_sharing(sharing)
+    if trees is None and {BRANCH, PER_BLOCK} & set(kinds):
+        as_units(tasks)
+    return kinds
 
 
 def check_sharing(sharing: Sequence[str] | str | None) -> list[str]:

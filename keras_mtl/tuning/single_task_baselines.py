@@ -1,5 +1,7 @@
 """Single-task networks, to compare a search with."""
 
+import copy
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from keras_mtl.tuning.sharing_plan import SharingPlan
 from keras_mtl.tuning.sharing_tree import SharingTree
 
 FILE = "baseline.json"
+_BY_TASK = ("sample_weight", "class_weight")
+_PLAIN = bool | int | float | str
 _LOWER = {"mse", "mae", "rmse", "mape", "msle"}
 _HIGHER = {"acc", "auc", "precision", "recall"}
 
@@ -62,7 +66,9 @@ def single_task_baselines(
     Keras Tuner takes the best epoch of a trial.
 
     With a `directory` each network is written there when it is done, its best weights
-    and its results, and is not trained again.
+    and its results, and is not trained again while its layers, its optimizer, the
+    metrics and the arguments of `fit` stay as they are. That the data are the same is
+    for you to know: give each data set a folder.
 
     Args:
         space: A `SharingHyperModel`.
@@ -77,7 +83,9 @@ def single_task_baselines(
         hp: Hyperparameters of the blocks and the optimizer. Defaults to their defaults.
         seeds: Integer, networks for each task. Defaults to 1.
         directory: Folder for what is done. Defaults to `None`: nothing is written.
-        **fit_arguments: Further arguments of `fit`, such as `epochs`.
+        **fit_arguments: Further arguments of `fit`, such as `epochs`. Of
+            `sample_weight` and `class_weight` by task each network gets its own;
+            callbacks are copied for each.
 
     Returns:
         `Baselines`.
@@ -158,15 +166,19 @@ def _train_or_read(
     fit_arguments: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns the results and the size of one network."""
-    if folder is not None and (folder / FILE).exists():
-        found = json.loads((folder / FILE).read_text())
-        if set(names) <= set(found["results"]):
-            return found
     keras.utils.set_random_seed(seed)
     tree = SharingTree.shared([task], len(space.blocks))
     model = space.build_plan(hp, SharingPlan(tree))
-    arguments = dict(fit_arguments)
-    callbacks = list(arguments.pop("callbacks", []))
+    arguments = {
+        name: _of_task(value, task) if name in _BY_TASK else value
+        for name, value in fit_arguments.items()
+    }
+    callbacks = [copy.deepcopy(each) for each in arguments.pop("callbacks", None) or []]
+    made_by = _made_by(model, names, arguments)
+    if folder is not None and (folder / FILE).exists():
+        found = json.loads((folder / FILE).read_text())
+        if found.get("made_by") == made_by:
+            return found
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         callbacks.append(
@@ -191,12 +203,55 @@ def _train_or_read(
     values = logs[f"val_{names[0]}"]
     best = values.index(max(values) if higher else min(values))
     found = {
+        "made_by": made_by,
         "parameters": model.count_params(),
         "results": {name: float(logs[f"val_{name}"][best]) for name in names},
     }
     if folder is not None:
         (folder / FILE).write_text(json.dumps(found))
     return found
+
+
+def _of_task(given: Any, task: str) -> Any:
+    """Returns the part of a task of a dict by task, and anything else as it is."""
+    if isinstance(given, Mapping) and task in given:
+        return {task: given[task]}
+    return given
+
+
+def _made_by(
+    model: keras.Model, names: Sequence[str], arguments: Mapping[str, Any]
+) -> str:
+    """Returns a fingerprint of what a result depends on, but for the data."""
+    settings = {
+        "layers": [[type(e).__name__, e.get_config()] for e in model.layers],
+        "optimizer": model.optimizer.get_config(),
+        "metrics": list(names),
+        "fit": {
+            name: value
+            for name, value in arguments.items()
+            if name != "verbose" and isinstance(value, _PLAIN)
+        },
+    }
+    said = json.dumps(_without_names(settings), sort_keys=True, default=_kind)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _without_names(config: Any) -> Any:
+    """Returns a config without names, which Keras numbers as layers are made."""
+    if isinstance(config, Mapping):
+        return {
+            str(key): _without_names(value)
+            for key, value in config.items()
+            if key not in ("name", "keras_history")
+        }
+    if isinstance(config, list | tuple):
+        return [_without_names(value) for value in config]
+    return config
 
 
 def _is_higher_better(name: str, task: str, given: Mapping[str, bool] | None) -> bool:

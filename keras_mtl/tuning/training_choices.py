@@ -108,7 +108,7 @@ CONDITIONING: dict[str, Callable[[Any, Any, str], Any]] = {
 
 def choose_conditioning(
     hp: Any,
-    places: int,
+    places: int | Sequence[int],
     how: Sequence[str] = tuple(CONDITIONING),
 ) -> Callable[[int, Any, Any], Any]:
     """Returns a function that conditions features on a task descriptor.
@@ -119,12 +119,14 @@ def choose_conditioning(
 
     Args:
         hp: `keras_tuner.HyperParameters`.
-        places: Integer, number of places, such as before each block.
+        places: Integer, number of places, such as before each block; or a list of the
+            numbers of those at which there is a choice.
         how: List of ways. Defaults to all.
 
     Returns:
-        A function of a place, the features `(B, ..., C)` and the descriptor `(B, dim)`,
-        which returns features.
+        A function of the number of a place, the features `(B, ..., C)` and the
+        descriptor `(B, dim)`, which returns features: the same where there is no
+        choice.
 
     Raises:
         ValueError: If a way is unknown.
@@ -142,17 +144,13 @@ def choose_conditioning(
     h = condition(1, keras.layers.Dense(16, "relu")(h), z)
     ```
     """
-    unknown = [way for way in how if way not in CONDITIONING]
-    if unknown or not how or isinstance(how, str):
-        raise ValueError(
-            f"`how` must be a list of some of {list(CONDITIONING)}. "
-            f"Received: how={how!r}"
-        )
-    names = [f"conditioning_{place}" for place in range(places)]
-    ways = [choose(hp, name, [*how, NONE]) for name in names]
+    check_ways(how)
+    numbers = range(places) if isinstance(places, int) else places
+    names = {place: f"conditioning_{place}" for place in numbers}
+    ways = {place: choose(hp, name, [*how, NONE]) for place, name in names.items()}
 
     def condition(place: int, x: Any, z: Any) -> Any:
-        way = ways[place]
+        way = ways.get(place, NONE)
         if way == NONE:
             return x
         return CONDITIONING[way](x, z, names[place])
@@ -160,10 +158,27 @@ def choose_conditioning(
     return condition
 
 
+def check_ways(how: Sequence[str]) -> None:
+    """Raises an error if a way of conditioning is unknown, or there is none.
+
+    Raises:
+        ValueError: If so.
+    """
+    unknown = [way for way in how if way not in CONDITIONING]
+    if unknown or not how or isinstance(how, str):
+        raise ValueError(
+            f"`how` must be a list of some of {list(CONDITIONING)}. "
+            f"Received: how={how!r}"
+        )
+
+
 def _by_name(
     argument: str, given: Sequence[Any], get: Callable[[Any], Any]
 ) -> dict[str, Any]:
     """Returns what may be chosen, by a name.
+
+    Instances that Keras has named are called by their class alone: its numbers depend
+    on what a program has made before.
 
     Raises:
         ValueError: If a name is there twice.
@@ -172,7 +187,7 @@ def _by_name(
         raise ValueError(f"`{argument}` must be a list. Received: {argument}={given!r}")
     found = {}
     for one in given:
-        name = one if isinstance(one, str) else NONE if one is None else one.name
+        name = one if isinstance(one, str) else NONE if one is None else _name(one)
         if name in found:
             raise ValueError(
                 f"Each of `{argument}` needs a name of its own. Received: {name!r} "
@@ -180,6 +195,13 @@ def _by_name(
             )
         found[name] = None if one is None else get(one)
     return found
+
+
+def _name(given: Any) -> str:
+    """Returns the name of an instance, without a number that Keras has given it."""
+    name, _, number = given.name.rpartition("_")
+    of_class = name.replace("_", "") == type(given).__name__.lower()
+    return name if number.isdigit() and of_class else given.name
 
 
 def _copy(given: Any) -> Any:

@@ -87,6 +87,7 @@ class TrialRecord(keras.callbacks.Callback):
             if execution["began"] != self.execution["began"]
         ]
         record["executions"] = [*before, self.execution]
+        record.pop("failed", None)  # of an earlier try
         write_record(self.folder, record)
 
 

@@ -3,10 +3,14 @@
 from typing import Any
 
 SIZES = ("units", "filters")
+SHAPES = ("build_config", "build_input_shape")
 
 
 def with_width(config: Any, factor: float) -> Any:
     """Returns the config of a layer with a multiple of its units or filters.
+
+    Shapes of inputs, of a `Sequential` that knows them, are left out: layers find them
+    anew.
 
     Args:
         config: Config of a layer, which may hold others, such as a `Sequential`.
@@ -16,11 +20,15 @@ def with_width(config: Any, factor: float) -> Any:
     if factor == 1:
         return config
     if isinstance(config, dict):
+        if "layers" in config and "input_layers" not in config:
+            inner = [e for e in config["layers"] if e["class_name"] != "InputLayer"]
+            config = {**config, "layers": inner}
         return {
             key: max(1, round(value * factor))
             if key in SIZES and isinstance(value, int)
             else with_width(value, factor)
             for key, value in config.items()
+            if key not in SHAPES
         }
     if isinstance(config, list | tuple):
         return type(config)(with_width(value, factor) for value in config)

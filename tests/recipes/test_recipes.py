@@ -76,6 +76,35 @@ def test_regression(name, arguments, expected, tmp_path):
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
+@pytest.mark.ci
+def test_search_planted(tmp_path):
+    arguments = ["--seeds", "1", "--trials", "3", "--epochs", "2", "--repeats", "1"]
+    printed = run("search_planted.py", tmp_path, *arguments)
+    for expected in ("affinity: tried in", "random: tried in", "hard sharing"):
+        assert expected in printed
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param([], marks=pytest.mark.ci, id="alone"),
+        pytest.param(["--distributed"], id="by several processes"),
+    ],
+)
+def test_search_census(how, tmp_path):
+    arguments = ["--trials", "2", "--rows", "512", "--search-epochs", "1"]
+    arguments += ["--max-parameters", "1000000", "--epochs", "1", "--seeds", "1", *how]
+    printed = run("search_census.py", tmp_path, *arguments)
+    assert ("a chief and 2 workers" in printed) == bool(how)
+    for expected in ("2 trials, 2 completed", "winner of the search", "MMoE"):
+        assert expected in printed
+    for suffix in (".png", ".html", "_tree.png"):
+        assert (tmp_path / f"search_census{suffix}").stat().st_size > 5_000
+
+
 @needs_data
 @pytest.mark.slow
 @pytest.mark.ci

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -80,6 +82,31 @@ def test_a_worker_that_stays_away_is_given_up(tmp_path):
     assert sorted(t["status"] for t in found) == ["COMPLETED"] * 3 + ["FAILED"]
     message = next(t["message"] for t in found if t["status"] == "FAILED")
     assert "its worker tuner1 has not been there for 20 seconds" in message
+
+
+def test_a_signal_to_end_ends_all_processes(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import os, pathlib, sys, time\n"
+        "mark = pathlib.Path(sys.argv[1], os.environ['KERASTUNER_TUNER_ID'])\n"
+        "mark.write_text(str(os.getpid()))\n"
+        "time.sleep(100)\n"
+    )
+    (tmp_path / "run.py").write_text(
+        "import sys\n"
+        "from keras_mtl.tuning import run_workers\n"
+        "run_workers([sys.executable, *sys.argv[1:]], workers=2)\n"
+    )
+    command = [tmp_path / "run.py", tmp_path / "program.py", tmp_path]
+    running = subprocess.Popen([sys.executable, *command])
+    marks = [tmp_path / role for role in ("chief", "tuner0", "tuner1")]
+    while not all(mark.exists() and mark.read_text() for mark in marks):
+        assert running.poll() is None
+        time.sleep(0.1)
+    running.terminate()
+    assert running.wait(30) == 128 + signal.SIGTERM
+    for mark in marks:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(mark.read_text()), 0)
 
 
 def test_a_chief_that_fails_ends_the_workers(tmp_path):

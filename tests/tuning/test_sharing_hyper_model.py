@@ -11,7 +11,13 @@ import pytest
 from settings import having
 
 from keras_mtl import data, metrics, tuning
-from keras_mtl.tuning.trial_record import FILE, read_record
+from keras_mtl.tuning.hopeless_trials import StopHopelessTrial
+from keras_mtl.tuning.trial_record import (
+    FILE,
+    TrialRecord,
+    read_record,
+    write_record,
+)
 
 TASKS = ["a", "b", "c"]
 RNG = np.random.default_rng(0)
@@ -245,7 +251,10 @@ def test_tasks_that_stay_together():
         ({"aggregator": ["sums"]}, "sums"),
         ({"together": [["a", "d"]]}, "`together` must be"),
         ({"affinity": np.zeros((2, 2))}, "3 by 3"),
-        ({"heads": dict.fromkeys("abcdefghi", 1)}, "8 tasks at most"),
+        (
+            {"heads": dict.fromkeys("abcdefghi", 1), "sharing": ["branch"]},
+            "8 tasks at most",
+        ),
         ({"stop_hopeless_after": 0}, "`stop_hopeless_after`"),
     ],
 )
@@ -311,6 +320,133 @@ def test_baselines_of_other_metrics_are_trained_anew(tmp_path):
         tuning.single_task_baselines(
             hypermodel, X, Y, metrics={"a": "a_accuracy"}, **arguments
         )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 2},
+        {"blocks": [keras.layers.Dense(5, "relu")] * 2},
+        {"optimizer": lambda hp: keras.optimizers.Adam(0.5)},
+    ],
+)
+def test_baselines_of_other_settings_are_trained_anew(change, tmp_path):
+    settings = {"blocks": [keras.layers.Dense(4, "relu")] * 2}
+    arguments = {"validation_data": (X, Y), "epochs": 1, "verbose": 0}
+    arguments["directory"] = tmp_path
+
+    def found(**change):
+        fit = {k: v for k, v in change.items() if k == "epochs"}
+        made = space(**settings | {k: v for k, v in change.items() if k not in fit})
+        return tuning.single_task_baselines(made, X, Y, **arguments | fit).results
+
+    first = found()
+    keras.layers.Dense(1)  # Names of layers count up.
+    assert found() == first
+    assert found(**change)["a"] != first["a"]
+
+
+def test_a_baseline_has_callbacks_and_weights_of_its_own():
+    hypermodel = space(compile_arguments={"loss_weights": dict.fromkeys(TASKS, 2.0)})
+    seen = []
+
+    class Seen(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.trained = []
+
+        def on_train_begin(self, logs=None):
+            self.trained.append(self.model)
+            seen.append(len(self.trained))
+
+    tuning.single_task_baselines(
+        hypermodel,
+        X,
+        Y,
+        validation_data=(X, Y),
+        epochs=1,
+        verbose=0,
+        callbacks=[Seen()],
+        sample_weight={task: np.ones(64) for task in TASKS},
+    )
+    assert seen == [1, 1, 1]
+
+
+def test_the_reason_of_a_failure_is_in_the_record(tmp_path):
+    """Where a chief that is not told finds it."""
+
+    class Fails(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            raise ValueError("no such thing\nand more")
+
+    done = keras_tuner.RandomSearch(
+        space(), OBJECTIVE, max_trials=1, seed=1, directory=tmp_path
+    )
+    done.search(X, Y, validation_data=(X, Y), verbose=0, callbacks=[Fails()])
+    (result,) = tuning.trial_results(done)
+    assert result.status == "FAILED"
+    assert result.message == "ValueError: no such thing"
+    done.oracle.trials[result.trial_id].message = None
+    assert tuning.trial_results(done)[0].message == "ValueError: no such thing"
+
+
+def test_a_promoted_trial_is_compared_from_where_it_goes_on(tmp_path):
+    """Epochs that Hyperband has spent on another trial are not its own."""
+    tuner = keras_tuner.RandomSearch(space(), "val_loss", 9, directory=tmp_path)
+
+    class Model:
+        stop_training = False
+
+    def stopped(losses, first):
+        about = Path(tuner.get_trial_dir("new"))
+        record = TrialRecord(about, {})
+        record.execution = {"began": 0.0, "stopped": None, "epochs": {}}
+        callback = StopHopelessTrial(record, tuner, after=2)
+        callback.set_model(Model())
+        ends = []
+        for epoch, loss in enumerate(losses, first):
+            record.execution["epochs"][str(epoch)] = {"val_loss": loss}
+            callback.on_epoch_end(epoch, {"val_loss": loss})
+            ends.append(callback.model.stop_training)
+        return ends
+
+    for number in range(5):
+        for first, loss in ((0, 5.0), (3, 1.0)):
+            epochs = {str(first + e): {"val_loss": loss} for e in range(3)}
+            folder = Path(tuner.get_trial_dir(f"{first}_{number}"))
+            write_record(folder, {"executions": [{"began": 1.0, "epochs": epochs}]})
+    # After two epochs of its own, and worse than the others that began there.
+    assert stopped([2.0, 2.0], 3) == [False, True]
+    assert stopped([0.5, 0.5], 3) == [False, False]
+    # Of those that began with the first epoch it is one of the best.
+    assert stopped([2.0, 2.0], 0) == [False, False]
+
+
+def test_more_tasks_than_trees_are_for_have_all_that_fits():
+    names = [f"t{i}" for i in range(9)]
+    many = {
+        "heads": {name: lambda: keras.layers.Dense(1) for name in names},
+        "loss": dict.fromkeys(names, "mse"),
+    }
+    assert "branch" not in space(**many).sharing
+    assert {"hard", "cross_stitch"} <= set(space(**many).sharing)
+    assert "branch" in space(**many, affinity=np.ones((9, 9))).sharing
+    assert "branch" in space(**many, together=[names[:2]]).sharing
+    with pytest.raises(ValueError, match="8"):
+        space(**many, sharing=["branch"])
+
+
+def test_wider_blocks_that_know_their_inputs():
+    def block():
+        return keras.Sequential(
+            [keras.Input((6,)), keras.layers.Dense(6), keras.layers.Dense(6)]
+        )
+
+    model = space(blocks=[block, block], width=[2.0], sharing=["hard"]).build(
+        having({})
+    )
+    wide = [x for x in model.layers if isinstance(x, keras.Sequential)][:2]
+    assert [[w.shape[0] for w in x.weights[::2]] for x in wide] == [[6, 12], [12, 12]]
 
 
 def test_without_keras_tuner_the_extra_is_named(monkeypatch):

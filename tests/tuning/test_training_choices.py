@@ -13,13 +13,26 @@ from keras_mtl.tuning.training_choices import CONDITIONING
 def test_a_weighting_is_one_of_its_own():
     given = weighting.Uncertainty()
     found = [
-        tuning.choose_weighting(having({"weighting": given.name}), ["equal", given])
+        tuning.choose_weighting(having({"weighting": "uncertainty"}), ["equal", given])
         for _ in range(2)
     ]
     assert all(isinstance(each, weighting.Uncertainty) for each in found)
     assert found[0] is not found[1] and given not in found
     default = tuning.choose_weighting(having({}), ["equal", given])
     assert isinstance(default, weighting.Equal)
+
+
+def test_names_do_not_depend_on_what_was_made_before():
+    """A search that goes on in another program knows its values."""
+    for _ in range(2):
+        hp = keras_tuner.HyperParameters()
+        tuning.choose_weighting(hp, [weighting.Uncertainty(), "equal"])
+        assert hp.space[0].values == ["uncertainty", "equal"]
+        named = weighting.Uncertainty(name="other_2")
+        tuning.choose_weighting(hp := keras_tuner.HyperParameters(), [named, "equal"])
+        assert hp.space[0].values == ["other_2", "equal"]
+    with pytest.raises(ValueError, match=r"of its own.*'uncertainty' twice"):
+        tuning.choose_weighting(hp, [weighting.Uncertainty() for _ in range(2)])
 
 
 def test_an_aggregator_and_its_place():
