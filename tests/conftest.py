@@ -35,7 +35,7 @@ _KEPT = {
         "tests/recipes/test_recipes.py test_quickstart": None,
         "tests/layers/sharing": 2,
         "tests/test_examples.py test_page": 3,
-        "tests/tuning": 6,
+        "tests/tuning": 8,
         "keras_mtl.learners": 3,
         "keras_mtl.tuning": 4,
     },
