@@ -256,10 +256,14 @@ def leaderboard(tuner, top=8):
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--data-dir")
-    parser.add_argument("--directory", default="search_census")
+    parser.add_argument(
+        "--directory", help="of the search; default: search_census_<rows>"
+    )
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--search-epochs", type=int, default=6)
@@ -269,6 +273,7 @@ def main():
     parser.add_argument("--distributed", action="store_true")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    options.directory = options.directory or f"search_census_{options.rows}"
 
     keras.utils.set_random_seed(0)
     train, validation, test = load(options)
@@ -278,16 +283,18 @@ def main():
         max_parameters=options.max_parameters,
         stop_hopeless_after=3,
     )
-    began = time.perf_counter(), time.process_time()
+    began = time.perf_counter(), sum(os.times()[:4])
     tuner = make_tuner(space, some, validation, options)
-    if options.distributed:
+    several = "KERASTUNER_ORACLE_IP" in os.environ
+    if options.distributed and not several:
         search_by_processes(options)
-        tuner.reload()
+        tuner.oracle.reload()
     else:
         search(tuner, some, validation, options)
-    if "KERASTUNER_ORACLE_IP" in os.environ:
+    if several:
         return  # One of several processes; the rest is for the one that started them.
-    wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+    # Of this process, and of those that it has started.
+    wall, cpu = time.perf_counter() - began[0], sum(os.times()[:4]) - began[1]
     print(f"baselines and search: {wall / 60:.1f} minutes, CPU {cpu / 60:.1f}")
     leaderboard(tuner)
     tuning.search_report(tuner, "search_census.html", "Census-Income")

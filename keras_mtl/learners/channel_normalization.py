@@ -94,6 +94,7 @@ class BatchMoments(ChannelNormalization):
                 shape=(input_shape[-1],),
                 initializer=initializer,
                 name=name,
+                dtype="float32",
                 trainable=False,
                 autocast=False,
             )

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_mtl.argument_checks import check_count
 from keras_mtl.layers import TaskEmbedding
 from keras_mtl.tuning.hyperparameters import choose
 from keras_mtl.tuning.recorded_hyper_model import (
@@ -131,6 +132,11 @@ class ConditioningHyperModel(RecordedHyperModel):
                 "`embedding_dim` must be a list of integers and 'one_hot'. "
                 f"Received: embedding_dim={embedding_dim!r}"
             )
+        for dim in embedding_dim:
+            if dim != ONE_HOT:
+                check_count("embedding_dim", dim)
+        if num_tasks is not None:
+            check_count("num_tasks", num_tasks)
         if num_tasks is None and list(embedding_dim) != [ONE_HOT]:
             raise ValueError(
                 "`embedding_dim` is of the index of a task, which needs `num_tasks`. "

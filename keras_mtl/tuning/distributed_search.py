@@ -1,6 +1,7 @@
 """A search by several processes, which ends also where some of them do not."""
 
 import contextlib
+import copy
 import math
 import os
 import signal
@@ -9,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_mtl.argument_checks import check_count, check_number
+from keras_mtl.tuning.trial_record import read_record, write_record
 
 CHIEF = "chief"
 _LAST_STEPS = 60.0
@@ -66,7 +68,7 @@ def search(
     check_number("give_up_after", give_up_after, above=0)
     check_number("every", every, above=0)
     folder = Path(tuner.project_dir)
-    role = tuner.tuner_id
+    role = os.environ.get("KERASTUNER_TUNER_ID", "")
     done = threading.Event()
     alone = "KERASTUNER_ORACLE_IP" not in os.environ
     if alone or CHIEF in role:
@@ -81,8 +83,9 @@ def search(
         task = threading.Thread(target=watch.run, args=(done, every), daemon=True)
     else:
         task = threading.Thread(
-            target=_say_here, args=(folder, role, done, every), daemon=True
+            target=_say_here, args=(folder, tuner.tuner_id, done, every), daemon=True
         )
+        _write_reasons(tuner)
     task.start()
     try:
         tuner.search(*args, **kwargs)
@@ -100,11 +103,16 @@ def _sigterm_raises() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    def once(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # What it begins comes to an end.
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, once)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @_sigterm_raises()
@@ -153,12 +161,17 @@ def run_workers(
             list(command), env={**shared, "KERASTUNER_TUNER_ID": role}
         )
 
-    chief = start(CHIEF)
     roles = [f"tuner{i}" for i in range(workers)]
-    running = {role: start(role) for role in roles}
     restarts = dict.fromkeys(roles, 0)
-    last = time.monotonic()
+    processes: list[subprocess.Popen] = []
     try:
+        chief = start(CHIEF)
+        processes.append(chief)
+        running = {}
+        for role in roles:
+            running[role] = start(role)
+            processes.append(running[role])
+        last = time.monotonic()
         while chief.poll() is None:
             for role, worker in list(running.items()):
                 if worker.poll() in (None, 0):
@@ -170,35 +183,44 @@ def run_workers(
                 restarts[role] += 1
                 print(f"{role} ended with {worker.poll()}, and is started again.")
                 running[role] = start(role)
-            if any(worker.poll() is None for worker in running.values()):
+                processes.append(running[role])
+            # One that ended with 0 was told that there are no trials left: the chief
+            # waits for those that stay away.
+            if {worker.poll() for worker in running.values()} & {None, 0}:
                 last = time.monotonic()
             elif time.monotonic() - last > _LAST_STEPS:
-                chief.terminate()
                 raise RuntimeError(
                     "No worker is left, and the search is not at its end. Received: "
                     f"restarts {restarts}, of max_restarts={max_restarts}"
                 )
             time.sleep(poll)
+        if chief.returncode == 0:
+            _wait_for(running.values(), _LAST_STEPS)
     finally:
-        patience = _LAST_STEPS if chief.poll() == 0 else 0.0
-        for process in (chief, *running.values()):
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                _end(process)
+        _end(processes)
     if chief.returncode:
         raise RuntimeError(f"The chief has ended with {chief.returncode}.")
     return restarts
 
 
-def _end(process: subprocess.Popen) -> None:
-    """Ends a process, which has some seconds to end by itself."""
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _wait_for(processes: Iterable[subprocess.Popen], seconds: float) -> None:
+    """Waits until processes have ended, so many seconds in all."""
+    until = time.monotonic() + seconds
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, until - time.monotonic()))
+
+
+def _end(processes: Sequence[subprocess.Popen]) -> None:
+    """Ends processes, which have some seconds to end by themselves."""
+    left = [process for process in processes if process.poll() is None]
+    for process in left:
+        process.terminate()
+    _wait_for(left, 10.0)
+    for process in left:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def _repeat_nothing(oracle: Any) -> None:
@@ -214,6 +236,24 @@ def _repeat_nothing(oracle: Any) -> None:
     ]
 
 
+def _write_reasons(tuner: Any) -> None:
+    """Lets a worker write why a trial has failed to the record of the trial.
+
+    Keras Tuner's workers do not tell the chief.
+    """
+    end_trial = tuner.on_trial_end
+
+    def on_trial_end(trial: Any) -> None:
+        folder = Path(tuner.get_trial_dir(trial.trial_id))
+        record = read_record(folder) or {"executions": []}
+        said = (trial.message or "").strip().splitlines()
+        if said and not {"failed", "rejected"} & set(record):
+            write_record(folder, {**record, "failed": said[-1]})
+        end_trial(trial)
+
+    tuner.on_trial_end = on_trial_end
+
+
 class _Watch:
     """Gives up on workers that have not said for a while that they are there."""
 
@@ -226,8 +266,11 @@ class _Watch:
     def run(self, done: threading.Event, every: float) -> None:
         while not done.wait(every):
             for role in list(self._oracle.tuner_ids):
-                if self._away(role) > self._give_up_after:
-                    self._give_up(role)
+                try:
+                    if self._away(role) > self._give_up_after:
+                        self._give_up(role)
+                except OSError as error:  # Of storage: once more, later.
+                    print(f"{role} could not be given up: {error}")
 
     def _away(self, role: str) -> float:
         """Returns for how many seconds a worker has not said that it is there.
@@ -239,14 +282,17 @@ class _Watch:
         sign, since = self._seen.get(role, (0.0, now))
         try:
             found = _sign(self._folder, role).stat().st_mtime
-        except OSError:
-            found = sign  # Not there yet, or storage that is not to be reached for now.
+        except FileNotFoundError:
+            found = sign
+        except OSError:  # Storage that is not to be reached: no fault of the worker.
+            found, since = sign, now
         self._seen[role] = (found, now if found != sign else since)
         return now - self._seen[role][1]
 
     def _give_up(self, role: str) -> None:
         trial = self._oracle.ongoing_trials.get(role)
         if trial is not None:
+            trial = copy.copy(trial)  # That of the oracle is its own, under its lock.
             trial.status = "FAILED"
             trial.message = (
                 f"Given up: its worker {role} has not been there for "

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,8 @@ class RecordedHyperModel(keras_tuner.HyperModel):
             What `fit` returns.
 
         Raises:
-            keras_tuner.errors.FailedTrialError: If the model has too many parameters.
+            keras_tuner.errors.FailedTrialError: If the model has too many parameters,
+                or the objective is finite in no epoch.
         """
         callbacks = list(kwargs.pop("callbacks", None) or [])
         tuner, folder = _tuner_and_folder(callbacks)
@@ -110,7 +111,9 @@ class RecordedHyperModel(keras_tuner.HyperModel):
         args, kwargs = self._with_sampling(hp, args, kwargs)
         ours.append(_FailuresAreAllowed(tuner))
         try:
-            return model.fit(*args, callbacks=[*ours, *callbacks], **kwargs)
+            history = model.fit(*args, callbacks=[*ours, *callbacks], **kwargs)
+            _check_finite(tuner, record.execution.get("epochs", {}).values())
+            return history
         except Exception as error:
             if folder is not None:
                 # Keras Tuner's workers do not tell the chief why a trial has failed.
@@ -160,6 +163,24 @@ class RecordedHyperModel(keras_tuner.HyperModel):
         if args:
             return (data, *args[1:]), kwargs
         return args, {**kwargs, "x": data}
+
+
+def _check_finite(tuner: Any, epochs: Iterable[Mapping[str, float]]) -> None:
+    """Raises an error if the objective is finite in no epoch.
+
+    Keras Tuner takes infinity for a result, and has no reason for NaN.
+
+    Raises:
+        keras_tuner.errors.FailedTrialError: If so.
+    """
+    objective = getattr(getattr(tuner, "oracle", None), "objective", None)
+    if objective is None:
+        return
+    values = [objective.get_value(e) for e in epochs if objective.has_value(e)]
+    if values and not any(map(math.isfinite, values)):
+        raise keras_tuner.errors.FailedTrialError(
+            f"{objective.name} is not finite in any epoch."
+        )
 
 
 class _FailuresAreAllowed(keras.callbacks.Callback):

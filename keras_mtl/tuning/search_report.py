@@ -103,7 +103,7 @@ def _figure(
     rows = figure.add_gridspec(3 if trees else 2, 1)
     curve, bars = figure.add_subfigure(rows[0]).subplots(1, 2, width_ratios=[3, 2])
     _draw_best_so_far(curve, results, objective)
-    _draw_importance(bars, importance)
+    _draw_importance(bars, importance, results)
     names = list(importance) or _varied(results)
     _draw_choices(figure.add_subfigure(rows[1]), results, objective, names[:_AXES])
     if trees:
@@ -146,11 +146,15 @@ def _draw_best_so_far(
     axis.set_title("Best so far", fontsize=10)
 
 
-def _draw_importance(axis: Any, importance: Mapping[str, float]) -> None:
+def _draw_importance(
+    axis: Any, importance: Mapping[str, float], results: Sequence[TrialResult]
+) -> None:
     shown = list(importance.items())[:_AXES][::-1]
     axis.set_title("What mattered", fontsize=10)
     if not shown:
-        axis.text(0.5, 0.5, "after 4 completed trials", ha="center", color="0.5")
+        few = sum(result.score is not None for result in results) < 4
+        said = "after 4 completed trials" if few else "all trials made the same choices"
+        axis.text(0.5, 0.5, said, ha="center", color="0.5")
         axis.set_axis_off()
         return
     axis.barh([name for name, _ in shown], [max(v, 0) for _, v in shown], color=_BAR)

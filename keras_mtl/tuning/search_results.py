@@ -93,6 +93,7 @@ def _result(tuner: Any, trial: Any, number: int) -> TrialResult:
     scores = [score for score in scores if score is not None and isfinite(score)]
     stopped = [e["stopped"] for e in executions if e["stopped"]]
     completed = trial.status == "COMPLETED" and trial.score is not None
+    completed = completed and isfinite(trial.score)
     tree = record.get("tree")
     return TrialResult(
         trial.trial_id,

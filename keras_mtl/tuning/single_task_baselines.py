@@ -20,7 +20,8 @@ from keras_mtl.tuning.sharing_tree import SharingTree
 
 FILE = "baseline.json"
 _BY_TASK = ("sample_weight", "class_weight")
-_PLAIN = bool | int | float | str
+_NOT_SETTINGS = ("verbose", "sample_weight", "callbacks")
+_NAMES = ("name", "keras_history", "input_layers", "output_layers")
 _LOWER = {"mse", "mae", "rmse", "mape", "msle"}
 _HIGHER = {"acc", "auc", "precision", "recall"}
 
@@ -66,9 +67,9 @@ def single_task_baselines(
     Keras Tuner takes the best epoch of a trial.
 
     With a `directory` each network is written there when it is done, its best weights
-    and its results, and is not trained again while its layers, its optimizer, the
-    metrics and the arguments of `fit` stay as they are. That the data are the same is
-    for you to know: give each data set a folder.
+    and its results, and is not trained again while its layers, optimizer, loss and
+    metrics, the arguments of `compile` and `fit` and the callbacks stay as they are.
+    That the data are the same is for you to know: give each data set a folder.
 
     Args:
         space: A `SharingHyperModel`.
@@ -174,7 +175,7 @@ def _train_or_read(
         for name, value in fit_arguments.items()
     }
     callbacks = [copy.deepcopy(each) for each in arguments.pop("callbacks", None) or []]
-    made_by = _made_by(model, names, arguments)
+    made_by = _made_by(space, task, model, names, arguments, callbacks)
     if folder is not None and (folder / FILE).exists():
         found = json.loads((folder / FILE).read_text())
         if found.get("made_by") == made_by:
@@ -208,7 +209,9 @@ def _train_or_read(
         "results": {name: float(logs[f"val_{name}"][best]) for name in names},
     }
     if folder is not None:
-        (folder / FILE).write_text(json.dumps(found))
+        written = folder / f"{FILE}.part"
+        written.write_text(json.dumps(found))
+        written.replace(folder / FILE)
     return found
 
 
@@ -220,38 +223,44 @@ def _of_task(given: Any, task: str) -> Any:
 
 
 def _made_by(
-    model: keras.Model, names: Sequence[str], arguments: Mapping[str, Any]
+    space: Any,
+    task: str,
+    model: keras.Model,
+    names: Sequence[str],
+    arguments: Mapping[str, Any],
+    callbacks: Sequence[Any],
 ) -> str:
     """Returns a fingerprint of what a result depends on, but for the data."""
     settings = {
-        "layers": [[type(e).__name__, e.get_config()] for e in model.layers],
-        "optimizer": model.optimizer.get_config(),
-        "metrics": list(names),
-        "fit": {
-            name: value
-            for name, value in arguments.items()
-            if name != "verbose" and isinstance(value, _PLAIN)
-        },
+        "layers": [[layer.dtype_policy.name, layer] for layer in model.layers],
+        "optimizer": model.optimizer,
+        "loss": _of_task(space.loss, task),
+        "metrics": [list(names), _of_task(space.metrics, task)],
+        "compile": space.compile_arguments,
+        "callbacks": [[type(each).__name__, vars(each)] for each in callbacks],
+        "fit": {k: v for k, v in arguments.items() if k not in _NOT_SETTINGS},
     }
-    said = json.dumps(_without_names(settings), sort_keys=True, default=_kind)
+    said = json.dumps(_said(settings), sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def _kind(value: Any) -> str:
-    return type(value).__name__
+def _said(given: Any) -> Any:
+    """Returns settings for JSON: configs, and of what has none its kind.
 
-
-def _without_names(config: Any) -> Any:
-    """Returns a config without names, which Keras numbers as layers are made."""
-    if isinstance(config, Mapping):
-        return {
-            str(key): _without_names(value)
-            for key, value in config.items()
-            if key not in ("name", "keras_history")
-        }
-    if isinstance(config, list | tuple):
-        return [_without_names(value) for value in config]
-    return config
+    Without names, which Keras numbers as layers are made.
+    """
+    if given is None or isinstance(given, bool | int | float | str):
+        return given
+    if isinstance(given, Mapping):
+        return {str(k): _said(v) for k, v in given.items() if str(k) not in _NAMES}
+    if isinstance(given, list | tuple):
+        return [_said(value) for value in given]
+    if hasattr(given, "get_config"):
+        try:
+            return [type(given).__name__, _said(given.get_config())]
+        except NotImplementedError:  # A layer of one's own, without a config.
+            pass
+    return getattr(given, "__qualname__", type(given).__name__)
 
 
 def _is_higher_better(name: str, task: str, given: Mapping[str, bool] | None) -> bool:

@@ -1,5 +1,6 @@
 """How tasks are weighed and conditioned, as hyperparameters."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,8 +126,8 @@ def choose_conditioning(
 
     Returns:
         A function of the number of a place, the features `(B, ..., C)` and the
-        descriptor `(B, dim)`, which returns features: the same where there is no
-        choice.
+        descriptor `(B, dim)`, which returns features: the same where a list of places
+        has not this one.
 
     Raises:
         ValueError: If a way is unknown.
@@ -150,6 +151,10 @@ def choose_conditioning(
     ways = {place: choose(hp, name, [*how, NONE]) for place, name in names.items()}
 
     def condition(place: int, x: Any, z: Any) -> Any:
+        if isinstance(places, int) and place not in ways:
+            raise ValueError(
+                f"There are {places} places, from 0. Received: place={place}"
+            )
         way = ways.get(place, NONE)
         if way == NONE:
             return x
@@ -190,8 +195,8 @@ def _by_name(
         name = one if isinstance(one, str) else NONE if one is None else _name(one)
         if name in found:
             raise ValueError(
-                f"Each of `{argument}` needs a name of its own. Received: {name!r} "
-                "twice"
+                f"Each of `{argument}` needs a name of its own, other than Keras's "
+                f"names with numbers. Received: {name!r} twice"
             )
         found[name] = None if one is None else get(one)
     return found
@@ -199,9 +204,10 @@ def _by_name(
 
 def _name(given: Any) -> str:
     """Returns the name of an instance, without a number that Keras has given it."""
-    name, _, number = given.name.rpartition("_")
-    of_class = name.replace("_", "") == type(given).__name__.lower()
-    return name if number.isdigit() and of_class else given.name
+    config = {k: v for k, v in given.get_config().items() if k != "name"}
+    of_class = re.sub(r"_\d+$", "", type(given).from_config(config).name)
+    given_by_keras = re.fullmatch(rf"{re.escape(of_class)}_\d+", given.name)
+    return of_class if given_by_keras else given.name
 
 
 def _copy(given: Any) -> Any:

@@ -17,12 +17,10 @@ def with_width(config: Any, factor: float) -> Any:
         factor: Factor for every integer of a name in `SIZES`, which is rounded, and at
             least 1.
     """
-    if factor == 1:
-        return config
     if isinstance(config, dict):
-        if "layers" in config and "input_layers" not in config:
-            inner = [e for e in config["layers"] if e["class_name"] != "InputLayer"]
-            config = {**config, "layers": inner}
+        inner = config.get("layers")
+        if isinstance(inner, list) and "input_layers" not in config:
+            config = {**config, "layers": [e for e in inner if not _is_input(e)]}
         return {
             key: max(1, round(value * factor))
             if key in SIZES and isinstance(value, int)
@@ -33,3 +31,7 @@ def with_width(config: Any, factor: float) -> Any:
     if isinstance(config, list | tuple):
         return type(config)(with_width(value, factor) for value in config)
     return config
+
+
+def _is_input(config: Any) -> bool:
+    return isinstance(config, dict) and config.get("class_name") == "InputLayer"

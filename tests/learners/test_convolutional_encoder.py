@@ -106,6 +106,15 @@ def test_support_moments_against_numpy():
             )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_running_averages_are_float32_under_any_policy(dtype):
+    images = (300 * RNG.normal(size=(6, 4, 4, 3))).astype("float32")
+    layer = BatchMoments(dtype=dtype, momentum=0.0)
+    assert layer(images, training=True).shape == images.shape
+    found = to_numpy(layer.moving_variance)
+    np.testing.assert_allclose(found, images.var((0, 1, 2)), rtol=0.02)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
 def test_batch_moments_are_those_of_keras(dtype):
     """In training and after it, and so are the running averages."""

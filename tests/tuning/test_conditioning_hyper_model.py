@@ -109,6 +109,16 @@ def test_embeddings_raw_descriptors_width_and_budget(tmp_path):
     assert "Rejected before training" in result.message
 
 
+def test_blocks_that_know_their_inputs():
+    """A descriptor that is put beside the features makes them more."""
+
+    def block():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+
+    model = space(blocks=[block] * 2).build(having({"conditioning_0": "concatenate"}))
+    assert model.get_layer("block_0").weights[0].shape[0] == 4 + 3
+
+
 def test_several_inputs_need_a_stem():
     more = {**inputs(), "other": keras.Input((2,))}
     with pytest.raises(ValueError, match="give a `stem`"):
@@ -137,6 +147,9 @@ def test_batches_of_a_mixture(tmp_path):
         ({"places": []}, "`places`"),
         ({"num_tasks": None, "embedding_dim": [4]}, "needs `num_tasks`"),
         ({"embedding_dim": []}, "`embedding_dim`"),
+        ({"embedding_dim": ["onehot"]}, "embedding_dim"),
+        ({"embedding_dim": [0]}, "embedding_dim"),
+        ({"num_tasks": 0}, "num_tasks"),
         ({"width": [0]}, "`width`"),
     ],
 )

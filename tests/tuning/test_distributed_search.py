@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from keras_mtl.tuning import run_workers
+from keras_mtl.tuning import distributed_search, run_workers
+from keras_mtl.tuning.trial_record import read_record
 
 PROGRAM = '''
 import os, sys, time
@@ -99,14 +101,71 @@ def test_a_signal_to_end_ends_all_processes(tmp_path):
     command = [tmp_path / "run.py", tmp_path / "program.py", tmp_path]
     running = subprocess.Popen([sys.executable, *command])
     marks = [tmp_path / role for role in ("chief", "tuner0", "tuner1")]
+    began = time.monotonic()
     while not all(mark.exists() and mark.read_text() for mark in marks):
-        assert running.poll() is None
+        assert running.poll() is None and time.monotonic() - began < 120
         time.sleep(0.1)
     running.terminate()
     assert running.wait(30) == 128 + signal.SIGTERM
     for mark in marks:
         with pytest.raises(ProcessLookupError):
             os.kill(int(mark.read_text()), 0)
+
+
+def test_a_chief_may_wait_for_a_worker_that_stays_away(tmp_path, monkeypatch):
+    """Where another one was told that there is nothing left to do."""
+    monkeypatch.setattr(distributed_search, "_LAST_STEPS", 1.0)
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, time\n"
+        "role = os.environ['KERASTUNER_TUNER_ID']\n"
+        "if role == 'chief': time.sleep(4)\n"
+        "if role == 'tuner1': raise SystemExit(3)\n"
+    )
+    command = [sys.executable, str(program)]
+    assert run_workers(command, 2, max_restarts=0, poll=0.2) == dict.fromkeys(
+        ["tuner0", "tuner1"], 0
+    )
+    program.write_text(program.read_text().replace("tuner1", "tuner"))
+    program.write_text(
+        program.read_text().replace("role == 'tuner'", "role != 'chief'")
+    )
+    with pytest.raises(RuntimeError, match="No worker is left"):
+        run_workers(command, 2, max_restarts=0, poll=0.2)
+
+
+def test_the_chief_learns_why_a_trial_of_a_worker_failed(tmp_path):
+    class Tuner:
+        ended = ()
+
+        def get_trial_dir(self, trial_id):
+            return tmp_path / trial_id
+
+        def on_trial_end(self, trial):
+            self.ended += (trial,)
+
+    tuner, trial = Tuner(), SimpleNamespace(trial_id="0", message="Traceback\nE: why\n")
+    distributed_search._write_reasons(tuner)
+    tuner.on_trial_end(trial)
+    assert tuner.ended == (trial,)
+    assert read_record(tmp_path / "0")["failed"] == "E: why"
+
+
+def test_a_worker_is_away_by_the_clock_of_the_chief(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(distributed_search.time, "monotonic", lambda: now[0])
+    watch = distributed_search._Watch(None, tmp_path, 10.0)
+    sign = tmp_path / "tuner0.here"
+    sign.touch()
+    os.utime(sign, (1, 1))  # The other machine's clock is far behind.
+    assert watch._away("tuner0") == 0
+    now[0] += 7
+    assert watch._away("tuner0") == 7
+    os.utime(sign, (2, 2))
+    assert watch._away("tuner0") == 0
+    now[0] += 7
+    assert watch._away("tuner0") == 7
+    assert watch._away("tuner1") == 0
 
 
 def test_a_chief_that_fails_ends_the_workers(tmp_path):

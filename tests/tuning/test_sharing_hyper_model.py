@@ -328,10 +328,16 @@ def test_baselines_of_other_metrics_are_trained_anew(tmp_path):
         {"epochs": 2},
         {"blocks": [keras.layers.Dense(5, "relu")] * 2},
         {"optimizer": lambda hp: keras.optimizers.Adam(0.5)},
+        {"optimizer": lambda hp: keras.optimizers.Adamax(0.05)},
+        {"loss": dict.fromkeys(TASKS, "mae")},
+        {"compile_arguments": {"loss_weights": {"a": 0.1, "b": 1.0, "c": 1.0}}},
     ],
 )
 def test_baselines_of_other_settings_are_trained_anew(change, tmp_path):
-    settings = {"blocks": [keras.layers.Dense(4, "relu")] * 2}
+    settings = {
+        "blocks": [keras.layers.Dense(4, "relu")] * 2,
+        "optimizer": lambda hp: keras.optimizers.Adam(0.05),
+    }
     arguments = {"validation_data": (X, Y), "epochs": 1, "verbose": 0}
     arguments["directory"] = tmp_path
 
@@ -436,17 +442,33 @@ def test_more_tasks_than_trees_are_for_have_all_that_fits():
         space(**many, sharing=["branch"])
 
 
-def test_wider_blocks_that_know_their_inputs():
+@pytest.mark.parametrize("width, units", [(2.0, [6, 12, 12]), (1.0, [6, 6, 6])])
+def test_wider_blocks_that_know_their_inputs(width, units):
     def block():
         return keras.Sequential(
             [keras.Input((6,)), keras.layers.Dense(6), keras.layers.Dense(6)]
         )
 
-    model = space(blocks=[block, block], width=[2.0], sharing=["hard"]).build(
-        having({})
-    )
+    model = space(blocks=[block] * 2, width=[width], sharing=["hard"]).build(having({}))
     wide = [x for x in model.layers if isinstance(x, keras.Sequential)][:2]
-    assert [[w.shape[0] for w in x.weights[::2]] for x in wide] == [[6, 12], [12, 12]]
+    found = [[w.shape[0] for w in x.weights[::2]] for x in wide]
+    assert found == [units[:2], units[1:]]
+    experts = {
+        "sharing": "mixture_of_experts",
+        "mixture_of_experts/shared_blocks": 1,
+        "mixture_of_experts/width": 0.5,
+    }
+    made = space(blocks=[block] * 2, width=[width], sharing=["mixture_of_experts"])
+    assert made.build(having(experts))(X)["a"].shape == (64, 1)
+
+
+def test_what_is_infinite_is_no_result(tmp_path):
+    done = searched(
+        space(optimizer=lambda hp: keras.optimizers.SGD(1e18)), tmp_path, epochs=2
+    )
+    for result in tuning.trial_results(done):
+        assert (result.status, result.score) == ("FAILED", None)
+        assert "weighted_loss is not finite in any epoch" in result.message
 
 
 def test_without_keras_tuner_the_extra_is_named(monkeypatch):

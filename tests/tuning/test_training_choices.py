@@ -28,7 +28,7 @@ def test_names_do_not_depend_on_what_was_made_before():
         hp = keras_tuner.HyperParameters()
         tuning.choose_weighting(hp, [weighting.Uncertainty(), "equal"])
         assert hp.space[0].values == ["uncertainty", "equal"]
-        named = weighting.Uncertainty(name="other_2")
+        named = weighting.Uncertainty(name="other_2")  # a name of its own
         tuning.choose_weighting(hp := keras_tuner.HyperParameters(), [named, "equal"])
         assert hp.space[0].values == ["other_2", "equal"]
     with pytest.raises(ValueError, match=r"of its own.*'uncertainty' twice"):
@@ -104,3 +104,10 @@ def test_a_conditioned_model_trains():
     model.compile("adam", loss="mse")
     data = {"x": np.ones((4, 4), "float32"), "task": np.array([0, 1, 0, 1])}
     assert np.isfinite(model.fit(data, np.ones((4, 1)), verbose=0).history["loss"][0])
+
+
+def test_places_that_are_not_there():
+    with pytest.raises(ValueError, match=r"There are 2 places, from 0\. .* place=2"):
+        tuning.choose_conditioning(having({}), 2)(2, None, None)
+    features = keras.Input((3,))
+    assert tuning.choose_conditioning(having({}), [1])(0, features, None) is features
