@@ -45,7 +45,10 @@ _KEPT = {
         "tests/distributions": 2,
         "tests/weighting": 2,
         "tests/layers/conditioning": 2,
+        "tests/tuning": 2,
         "tests/tuning/test_sharing_hyper_model": 4,
+        "tests/layers/sharing": 2,
+        "keras_mtl.tuning": 2,
     },
 }
 
