@@ -166,8 +166,8 @@ def test_gradients_reach_every_parameter(name):
     compile_model(model, keras.optimizers.SGD(1e-1))
     variables = model.trainable_variables
     if name == "MetaNetwork-ways":
-        # The last adds one number to all weights of the last layer, and so to the logits
-        # of all classes, which a softmax does not see.
+        # The last adds one number to all weights of the last layer, and so to the
+        # logits of all classes, which a softmax does not see.
         assert variables[-1].path.endswith("bias")
         variables = variables[:-1]
     before = [keras.ops.convert_to_numpy(v) for v in variables]
