@@ -1,6 +1,6 @@
 """The part of data that is of one task."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -24,6 +24,13 @@ def only_task(data: Any, task: str) -> Any:
             return _only_of_dataset(x, task), None
         return x, *(_pick(each, task) for each in rest)
     return _only_of_dataset(data, task)
+
+
+def of_tasks(given: Any, tasks: Sequence[str]) -> Any:
+    """Returns the part of a dict by task that is of these tasks."""
+    if isinstance(given, Mapping) and "class_name" not in given:
+        return {task: value for task, value in given.items() if task in tasks}
+    return given
 
 
 def _only_of_dataset(dataset: Any, task: str) -> Any:

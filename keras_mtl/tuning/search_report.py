@@ -198,7 +198,7 @@ def _draw_choices(
     ranks = np.linspace(1, 0, len(done)) if len(done) > 1 else [1.0]
     colors = colormaps["viridis"]
     # The best last, on top of the others.
-    for row, result in list(enumerate(done))[::-1]:
+    for row in reversed(range(len(done))):
         heights = [columns[name][0][row] for name in names]
         axis.plot(
             range(len(names)),
@@ -206,7 +206,6 @@ def _draw_choices(
             color=colors(ranks[row]),
             linewidth=2.5 if row < 3 else 1,
             alpha=1 if row < 3 else 0.5,
-            label=result.trial_id,
         )
     for place, name in enumerate(names):
         axis.axvline(place, color="0.8", linewidth=0.8, zorder=0)
@@ -227,8 +226,7 @@ def _draw_choices(
     axis.set_xticks(range(len(names)), names, fontsize=8, rotation=12, ha="right")
     axis.set_yticks([])
     axis.set_xlim(-0.2, len(names) - 0.6)
-    scores = Normalize(0, 1)
-    bar = part.colorbar(ScalarMappable(scores, colors), ax=axis, pad=0.01)
+    bar = part.colorbar(ScalarMappable(Normalize(0, 1), colors), ax=axis, pad=0.01)
     bar.set_ticks([0, 1], labels=["worst", "best"])
     bar.set_label(f"rank by {objective.name}", fontsize=8)
 

@@ -7,6 +7,7 @@ import keras
 import keras_tuner
 
 from keras_mtl.models.multi_task_model import MultiTaskModel
+from keras_mtl.tuning.one_task import of_tasks
 from keras_mtl.tuning.recorded_hyper_model import (
     RecordedHyperModel,
     call_with,
@@ -194,14 +195,14 @@ class SharingHyperModel(RecordedHyperModel):
         )
         arguments = dict(self.compile_arguments)
         if "loss_weights" in arguments:
-            arguments["loss_weights"] = _of_tasks(arguments["loss_weights"], kept)
+            arguments["loss_weights"] = of_tasks(arguments["loss_weights"], kept)
         if len(kept) > 1:
             arguments["weighting"] = choose_weighting(hp, self.weighting)
             arguments |= choose_aggregator(hp, self.aggregator, self.aggregate_at)
         model.compile(
             self.make_optimizer(hp),
-            loss=_of_tasks(self.loss, kept),
-            metrics=_of_tasks(self.metrics, kept),
+            loss=of_tasks(self.loss, kept),
+            metrics=of_tasks(self.metrics, kept),
             **arguments,
         )
         return model
@@ -223,13 +224,6 @@ def _units(
     return [
         first.get(task, task) for task in tasks if task in first or task not in grouped
     ]
-
-
-def _of_tasks(given: Any, tasks: Sequence[str]) -> Any:
-    """Returns the part of a dict by task that is of these tasks."""
-    if isinstance(given, Mapping) and "class_name" not in given:
-        return {task: value for task, value in given.items() if task in tasks}
-    return given
 
 
 def _head(head: Any, hp: Any) -> Any:

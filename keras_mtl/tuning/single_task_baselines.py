@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_mtl.argument_checks import check_count
 from keras_mtl.metrics import RelativeImprovement
-from keras_mtl.tuning.one_task import only_task
+from keras_mtl.tuning.one_task import of_tasks, only_task
 from keras_mtl.tuning.sharing_plan import SharingPlan
 from keras_mtl.tuning.sharing_tree import SharingTree
 
@@ -171,7 +171,7 @@ def _train_or_read(
     tree = SharingTree.shared([task], len(space.blocks))
     model = space.build_plan(hp, SharingPlan(tree))
     arguments = {
-        name: _of_task(value, task) if name in _BY_TASK else value
+        name: of_tasks(value, [task]) if name in _BY_TASK else value
         for name, value in fit_arguments.items()
     }
     callbacks = [copy.deepcopy(each) for each in arguments.pop("callbacks", None) or []]
@@ -215,13 +215,6 @@ def _train_or_read(
     return found
 
 
-def _of_task(given: Any, task: str) -> Any:
-    """Returns the part of a task of a dict by task, and anything else as it is."""
-    if isinstance(given, Mapping) and task in given:
-        return {task: given[task]}
-    return given
-
-
 def _made_by(
     space: Any,
     task: str,
@@ -234,8 +227,8 @@ def _made_by(
     settings = {
         "layers": [[layer.dtype_policy.name, layer] for layer in model.layers],
         "optimizer": model.optimizer,
-        "loss": _of_task(space.loss, task),
-        "metrics": [list(names), _of_task(space.metrics, task)],
+        "loss": of_tasks(space.loss, [task]),
+        "metrics": [list(names), of_tasks(space.metrics, [task])],
         "compile": space.compile_arguments,
         "callbacks": [[type(each).__name__, vars(each)] for each in callbacks],
         "fit": {k: v for k, v in arguments.items() if k not in _NOT_SETTINGS},
