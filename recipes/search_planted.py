@@ -7,7 +7,7 @@ a group read 4 features of two layers, which those of the other group do not hav
 read them nearly alike:
 
     h_g = tanh(V_g tanh(W_g x)),   y_t = u_t h_g / std + noise of 0.3,
-    u_t = sqrt(0.97) u_g + sqrt(0.03) u'_t
+    u_t = sqrt(0.97) u_g + sqrt(0.03) u'_t,   |u_g| = |u'_t| = 1
 
 Each task has 120 rows of its own. The network is a block of two dense layers, which
 ends in 4 units, and a linear head for each task. It has room for one group, not for
@@ -59,6 +59,8 @@ def make_data(rows, seed):
     for tasks in GROUPS:
         layers = weights(INPUTS, FEATURES), weights(FEATURES, FEATURES)
         alike, own = weights(FEATURES, 1), weights(FEATURES, len(tasks))
+        # Of random lengths, some task would be less of its group than others are.
+        alike, own = (each / np.linalg.norm(each, axis=0) for each in (alike, own))
         readouts = np.sqrt(ALIKE) * alike + np.sqrt(1 - ALIKE) * own
         networks.append((tasks, *layers, readouts))
 

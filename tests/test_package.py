@@ -9,7 +9,17 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_mtl"
-HEAVY = ["sklearn", "matplotlib", "rich", "tensorflow_datasets", "keras_tuner", "scipy"]
+HEAVY = [
+    "sklearn",
+    "matplotlib",
+    "pandas",
+    "jinja2",
+    "rich",
+    "tensorflow_datasets",
+    "keras_tuner",
+    "scipy",
+    "tensorboard",
+]
 LAYERS = {
     "layers": set(),
     "weighting": set(),
@@ -30,8 +40,9 @@ LAYERS = {
         "losses",
         "metrics",
     },
-    "analysis": {"models", "metrics"},
-    "tuning": {"models", "layers", "weighting", "aggregation", "metrics"},
+    "analysis": {"models", "metrics", "pages"},
+    "pages": set(),
+    "tuning": {"models", "layers", "weighting", "aggregation", "metrics", "pages"},
 }
 COMMON = {"argument_checks"}
 

@@ -135,9 +135,11 @@ def choice_importance(tuner: Any, seed: int = 0) -> dict[str, float]:
 
     A forest is fitted to the scores of completed trials as a function of their
     hyperparameters, of which those that were not active have a value of their own. The
-    importance of one is how much worse the forest explains the scores when its values
-    are shuffled, as a part of the variance of the scores. With few trials it is no more
-    than a hint.
+    importance of one is the part of the variance of the scores that goes with it, alone
+    or together with others (its total effect): half of how much worse the forest
+    explains the scores, in parts of their variance, when its values are shuffled. As
+    what is due to several is counted for each of them, the sum may be more than 1. With
+    few trials it is no more than a hint.
 
     Args:
         tuner: A tuner, after its search.
@@ -149,6 +151,11 @@ def choice_importance(tuner: Any, seed: int = 0) -> dict[str, float]:
 
     Raises:
         ValueError: If fewer than 4 trials were completed.
+
+    Reference:
+        Bénard, Da Veiga, Scornet, "MDA for random forests: inconsistency, and a
+        practical solution via the Sobol-MDA", Biometrika 109, 2022,
+        https://arxiv.org/abs/2102.13347
     """
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
@@ -172,7 +179,8 @@ def choice_importance(tuner: Any, seed: int = 0) -> dict[str, float]:
     x, y = np.array(list(columns.values())).T, np.array([r.score for r in done])
     forest = RandomForestRegressor(200, random_state=seed).fit(x, y)
     found = permutation_importance(forest, x, y, n_repeats=20, random_state=seed)
-    mattered = dict(zip(columns, map(float, found.importances_mean), strict=True))
+    # A shuffled value differs from its own by twice the variance that goes with it.
+    mattered = dict(zip(columns, map(float, found.importances_mean / 2), strict=True))
     return dict(sorted(mattered.items(), key=lambda item: -item[1]))
 
 
@@ -185,3 +193,10 @@ def as_numbers(values: list[Any]) -> list[float]:
     order = sorted(set(map(str, known)))
     places = {None: -1.0} | {value: float(order.index(str(value))) for value in known}
     return [places[value] for value in values]
+
+
+def said(value: Any) -> str:
+    """Returns the value of a choice as text, `-` for one that was not active."""
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

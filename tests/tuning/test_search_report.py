@@ -60,8 +60,14 @@ def test_a_page_has_the_leaderboard_and_pictures(tmp_path):
             assert "Rejected before training" in row
         else:
             assert f"{result.score:.5g}" in row
-    (picture,) = re.findall(r"base64,([^\"]*)", page)
-    assert base64.b64decode(picture).startswith(PNG)
+    pictures = re.findall(r'alt="([^"]*)" src="data:image/svg[^,]*,([^"]*)"', page)
+    trees = [text for text, _ in pictures if text.startswith("Tree of trial")]
+    completed = [result for result in results if result.score is not None]
+    assert len(trees) == min(len(completed), 4)
+    assert len(pictures) == 3 + len(trees)
+    for _, picture in pictures:
+        assert b"<svg" in base64.b64decode(picture)
+    assert "http" not in page  # It opens without a network.
 
 
 @pytest.mark.parametrize("max_trials", [1, 5])

@@ -304,8 +304,10 @@ def test_which_choices_mattered(tmp_path):
         tuning.choice_importance(done)
     wider = space(sharing=["hard"], width=[1, 8])
     done = searched(wider, tmp_path / "more", max_trials=16, objective=objective)
-    names = list(tuning.choice_importance(done))
+    found = tuning.choice_importance(done)
+    names = list(found)
     assert (names[0], names[-1]) == ("width", "learning_rate")
+    assert 0.5 < found["width"] <= 1
 
 
 def test_baselines_of_other_metrics_are_trained_anew(tmp_path):
