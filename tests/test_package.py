@@ -40,9 +40,17 @@ LAYERS = {
         "losses",
         "metrics",
     },
-    "analysis": {"models", "metrics", "pages"},
+    "analysis": {"engine", "models", "metrics", "pages"},
     "pages": set(),
-    "tuning": {"models", "layers", "weighting", "aggregation", "metrics", "pages"},
+    "tuning": {
+        "models",
+        "layers",
+        "weighting",
+        "aggregation",
+        "metrics",
+        "pages",
+        "analysis",
+    },
 }
 COMMON = {"argument_checks"}
 

@@ -52,8 +52,8 @@ def affinity_of_logs(
     data = np.random.default_rng(0).normal(size=(64, 4))
     labels = {"a": data[:, 0], "b": -data[:, 0]}
     logs = model.fit(data, labels, verbose=0).history
-    affinity = keras_mtl.tuning.affinity_of_logs(logs, ["a", "b"])
-    print(keras_mtl.tuning.group_tasks(affinity, 2, ["a", "b"]))
+    affinity = keras_mtl.analysis.affinity_of_logs(logs, ["a", "b"])
+    print(keras_mtl.analysis.group_tasks(affinity, 2, ["a", "b"]))
     ```
 
     Reference:

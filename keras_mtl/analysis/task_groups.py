@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_mtl.analysis.partitions import Groups, partitions
 from keras_mtl.argument_checks import check_count
-from keras_mtl.tuning.sharing_tree import Groups, partitions
 
 EXACT = 9
 
@@ -43,7 +43,7 @@ def group_tasks(
 
     ```python
     affinity = [[0, 0.3, -0.2], [0.2, 0, -0.1], [-0.3, 0.1, 0]]
-    groups = keras_mtl.tuning.group_tasks(affinity, 2, ["a", "b", "c"])
+    groups = keras_mtl.analysis.group_tasks(affinity, 2, ["a", "b", "c"])
     print(groups)  # [['a', 'b'], ['c']]
     ```
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_mtl.engine.batch_part import first_rows
 from keras_mtl.engine.forward import head_copy
+from keras_mtl.engine.gradient_probe import GradientProbe, ProbedBatch
 from keras_mtl.engine.packing import (
     PackedFunctions,
     pack_logs,
@@ -104,6 +105,7 @@ class TrainStep(PackedFunctions):
 
     def train_step(self, state: Any, data: Any) -> tuple[dict[str, Any], Any]:
         """Trains on one batch."""
+        state = self._probe_gradients(state, data)
         with self._keep_masks():
             if self.aggregator is not None:
                 return self._step_with_aggregation(state, data)
@@ -192,6 +194,65 @@ class TrainStep(PackedFunctions):
             return forward.differentiate_heads(part[0], objective, unit)
 
         return backward
+
+    def _probe_gradients(self, state: Any, data: Any) -> Any:
+        """Lets the probes of callbacks look at a batch; the rest of the state stays."""
+        *rest, metrics = state
+        if not self._gradient_probes:
+            return state
+        mapping = [
+            *zip(self.trainable_variables, rest[0], strict=True),
+            *zip(self.non_trainable_variables, rest[1], strict=True),
+            *zip(self.optimizer.variables, rest[2], strict=True),
+            *zip(self.metrics_variables, metrics, strict=True),
+        ]
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            for probe in self._gradient_probes:
+                probe.update_state(
+                    functools.partial(self._probed_batch, probe, state, data)
+                )
+        return *rest, _moved(scope, self.metrics_variables)
+
+    def _probed_batch(self, probe: GradientProbe, state: Any, data: Any) -> ProbedBatch:
+        trainable, non_trainable, _, metrics = state
+        x, y, sample_weight = first_rows(
+            keras.utils.unpack_x_y_sample_weight(data), probe.fraction
+        )
+        unit = self.optimizer.scale_loss(jnp.ones(()))
+        forward = _Forward(self, trainable, non_trainable, metrics, probe.in_rows)
+        forward.run_trunk(x)
+        backward = forward.differentiate_heads(
+            x,
+            lambda y_pred: self._probed_losses(
+                x, y, sample_weight, y_pred, probe.weighted
+            ),
+            unit,
+        )
+        losses, counts, _ = forward.kept
+
+        def losses_with(values):
+            given = list(trainable)
+            for position, value in values.items():
+                given[position] = value
+            mapping = [
+                *zip(self.trainable_variables, given, strict=True),
+                *zip(self.non_trainable_variables, non_trainable, strict=True),
+                *zip(self.metrics_variables, metrics, strict=True),
+            ]
+            with keras.StatelessScope(state_mapping=mapping):
+                y_pred = self(x, training=True)
+                return self._probed_losses(x, y, sample_weight, y_pred)[0]
+
+        return ProbedBatch(
+            self._gradient_plan[0],
+            backward,
+            trainable,
+            losses,
+            (counts > 0).astype("float32"),
+            unit,
+            jnp.asarray(self._learning_rate),
+            losses_with,
+        )
 
     def _step_with_gradient_norms(
         self, state: Any, data: Any

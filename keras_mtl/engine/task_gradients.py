@@ -1,6 +1,5 @@
 """From the gradients of the tasks to those that the optimiser is given."""
 
-import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,9 @@ from keras import ops
 from keras_mtl.aggregation.aggregator import Aggregator
 from keras_mtl.aggregation.jacobian import gramian_of
 from keras_mtl.engine.gradient_plan import GradientPlan
-from keras_mtl.engine.stages import Backward, Key, OuterProduct, add_to
-
-_FEW_TASKS = 3
-"""Up to so many tasks, products of pairs of rows beat one product of a matrix."""
+from keras_mtl.engine.stages import Backward, Key, add_to
+from keras_mtl.engine.task_rows import Rows
+from keras_mtl.engine.trunk_walk import rows_by_shared, walk_down
 
 
 @dataclass(frozen=True)
@@ -132,28 +130,29 @@ class AggregatedStep:
                     rows[position][task] = gradient
                 else:
                     add_to(found, {position: gradient})
-        jacobians = self._over_replicas(rows)
+        shapes = {p: tuple(self.variables[p].shape) for p in rows}
+        jacobians = self._over_replicas(
+            {p: Rows(by_task, shapes[p]) for p, by_task in rows.items()}
+        )
         add_to(found, self._combined(jacobians))
         return {
             p: ops.cast(g, self.variables[p].dtype) if p in rows else g
             for p, g in found.items()
         }
 
-    def _over_replicas(self, rows: Mapping[int, list[Any]]) -> dict[int, "Rows"]:
+    def _over_replicas(self, rows: dict[int, Rows]) -> dict[int, Rows]:
         """Returns the gradients of the global batch by the shared variables."""
-        shapes = {p: tuple(self.variables[p].shape) for p in rows}
-        found = {p: Rows(by_task, shapes[p]) for p, by_task in rows.items()}
         if self.replicas == 1:
-            return found
+            return rows
         # All in one call: sums that replicas start in another order would wait for
         # each other.
-        stacked = self.sum_over_replicas([j.stacked() for j in found.values()])
+        stacked = self.sum_over_replicas([j.stacked() for j in rows.values()])
         return {
-            p: Rows(ops.unstack(j, self.num_tasks), shapes[p])
-            for p, j in zip(found, stacked, strict=True)
+            p: Rows(ops.unstack(j, self.num_tasks), tuple(self.variables[p].shape))
+            for p, j in zip(rows, stacked, strict=True)
         }
 
-    def _combined(self, jacobians: Mapping[Any, "Rows"]) -> dict[Any, Any]:
+    def _combined(self, jacobians: Mapping[Any, Rows]) -> dict[Any, Any]:
         """Returns the updates, in parts that sum to them over the replicas."""
         if self.aggregator.is_gramian:
             self.gramian = self._scaled(sum(j.gramian() for j in jacobians.values()))
@@ -183,14 +182,8 @@ class AggregatedStep:
         def compute():
             if self._in_chunks():
                 return self._scaled(self._gramian_in_chunks(backward))
-            rows: dict[int, list[Any]] = {
-                p: [None] * self.num_tasks for p in self.plan.shared
-            }
-            for task in range(self.num_tasks):
-                shared = self.plan.shared_by(task)
-                for p, gradient in self._pull_task(task, shared, backward).items():
-                    rows[p][task] = gradient
-            jacobians = self._over_replicas(rows)
+            shapes = {p: tuple(self.variables[p].shape) for p in self.plan.shared}
+            jacobians = self._over_replicas(rows_by_shared(self.plan, backward, shapes))
             return self._scaled(sum(j.gramian() for j in jacobians.values()))
 
         if not self._can_skip():
@@ -230,7 +223,7 @@ class AggregatedStep:
         cotangents = backward.by_key[task]
         if previous is not None:
             cotangents = {k: self.after(c, previous) for k, c in cotangents.items()}
-        found, _ = self._walk(backward, cotangents, self.plan.shared_by(task))
+        found, _ = walk_down(self.plan, backward, cotangents, self.plan.shared_by(task))
         there = {p: ops.cast(g, "float32") for p, g in found.items() if g is not None}
         if self.replicas == 1:
             return there
@@ -244,7 +237,7 @@ class AggregatedStep:
         for weight, cotangents in zip(weights, self.backward.by_key, strict=True):
             for key, c in cotangents.items():
                 add_to(total, {key: ops.cast(weight, c.dtype) * c})
-        found, _ = self._walk(self.backward, total, set(self.plan.shared))
+        found, _ = walk_down(self.plan, self.backward, total, set(self.plan.shared))
         return found
 
     # At the tensors where tasks part
@@ -265,7 +258,8 @@ class AggregatedStep:
                 )
             updates = self._combined(rows)
         cotangents = {key: j.like(updates[key]) for key, j in rows.items()}
-        shared, _ = self._walk(
+        shared, _ = walk_down(
+            self.plan,
             self.backward,
             cotangents,
             set(self.plan.shared),
@@ -274,7 +268,7 @@ class AggregatedStep:
         add_to(found, shared)
         return found
 
-    def _gramian_at_representation(self, rows: Mapping[Key, "Rows"]) -> Any:
+    def _gramian_at_representation(self, rows: Mapping[Key, Rows]) -> Any:
         if self.part is not None:
             rows = self._rows_by_key(self.part(), {})
         gramian = self._scaled(sum(j.gramian() for j in rows.values()))
@@ -282,7 +276,7 @@ class AggregatedStep:
 
     def _rows_by_key(
         self, backward: Backward, found: dict[int, Any]
-    ) -> dict[Key, "Rows"]:
+    ) -> dict[Key, Rows]:
         """Returns the task gradients by the tensors where tasks part.
 
         Args:
@@ -292,8 +286,8 @@ class AggregatedStep:
         parting = backward.stages.parting
         by_key: dict[Key, list[Any]] = {key: [None] * self.num_tasks for key in parting}
         for task, cotangents in enumerate(backward.by_key):
-            private, there = self._walk(
-                backward, cotangents, self.plan.private_to(task), parting
+            private, there = walk_down(
+                self.plan, backward, cotangents, self.plan.private_to(task), parting
             )
             add_to(found, private)
             for key, cotangent in there.items():
@@ -304,145 +298,10 @@ class AggregatedStep:
             if any(row is not None for row in by_task)
         }
 
-    # Passes down the trunk
-
-    def _pull_task(
-        self, task: int, positions: Collection[int], backward: Backward | None = None
-    ) -> dict[int, Any]:
-        backward = backward or self.backward
-        found, _ = self._walk(backward, backward.by_key[task], positions)
+    def _pull_task(self, task: int, positions: Collection[int]) -> dict[int, Any]:
+        by_key = self.backward.by_key[task]
+        found, _ = walk_down(self.plan, self.backward, by_key, positions)
         return {p: gradient for p, gradient in found.items() if gradient is not None}
-
-    def _walk(
-        self,
-        backward: Backward,
-        cotangents: Mapping[Key, Any],
-        positions: Collection[int],
-        keys: Collection[Key] = (),
-        stop: Collection[Key] = (),
-    ) -> tuple[dict[int, Any], dict[Key, Any]]:
-        """Takes gradients by tensors of the trunk down to variables.
-
-        Args:
-            backward: The differentiated forward pass.
-            cotangents: Gradients by tensors.
-            positions: Variables whose gradients are wanted.
-            keys: Tensors by which gradients are wanted.
-            stop: Tensors that nothing is passed on to.
-        """
-        positions, keys, stop = set(positions), set(keys), set(stop)
-        by_key, found = dict(cotangents), {}
-        for index, stage, pull in backward.stages_from_last():
-            given = {k: by_key[k] for k in stage.outputs if by_key.get(k) is not None}
-            own = [p for p in self.plan.of_stages[index] if p in positions]
-            through = [
-                key
-                for key in stage.floating
-                if key not in stop
-                and (
-                    self.plan.behind[key] & positions
-                    or self.plan.parting_behind[key] & keys
-                )
-            ]
-            if given and (own or through):
-                by_position, further = pull(given, own, through)
-                add_to(found, by_position)
-                add_to(by_key, further)
-        return found, {k: by_key[k] for k in keys if by_key.get(k) is not None}
-
-
-class Rows:
-    """The gradients of T tasks by one tensor, None for a task that has none.
-
-    Args:
-        by_task: The gradients.
-        shape: Their shape. Defaults to that of those that are there.
-    """
-
-    def __init__(
-        self, by_task: Sequence[Any], shape: tuple[int, ...] | None = None
-    ) -> None:
-        self.by_task = list(by_task)
-        self._shape = shape
-
-    @functools.cached_property
-    def there(self) -> list[int]:
-        """Positions of the tasks that have a gradient."""
-        return [t for t, row in enumerate(self.by_task) if row is not None]
-
-    @functools.cached_property
-    def rows(self) -> list[Any]:
-        """The gradients that are there, float32."""
-        return [ops.cast(self.by_task[t], "float32") for t in self.there]
-
-    @functools.cached_property
-    def matrix(self) -> Any:
-        """Those gradients as the rows of a matrix."""
-        return ops.reshape(ops.stack(self.rows), (len(self.there), -1))
-
-    def gramian(self) -> Any:
-        """Returns the products of all pairs, `(T, T)`, 0 for tasks without a row."""
-        size, count = len(self.by_task), len(self.there)
-        if not count:
-            return ops.zeros((size, size), "float32")
-        if isinstance(self.by_task[self.there[0]], OuterProduct):
-            products = self._gramian_by_rows()
-        elif count > _FEW_TASKS:
-            products = ops.matmul(self.matrix, ops.transpose(self.matrix))
-        else:
-            pairs = {
-                (i, j): ops.sum(self.rows[i] * self.rows[j])
-                for i in range(count)
-                for j in range(i, count)
-            }
-            products = [
-                [pairs[min(i, j), max(i, j)] for j in range(count)]
-                for i in range(count)
-            ]
-            products = ops.stack([ops.stack(row) for row in products])
-        if count < size:
-            place = np.zeros((size, count), "float32")
-            place[self.there, range(count)] = 1.0
-            products = ops.matmul(ops.matmul(place, products), place.T)
-        return products
-
-    def _gramian_by_rows(self) -> Any:
-        """Returns the products `tr(D_i^T A A^T D_j)` of gradients `A^T D_i`."""
-        inputs = ops.cast(self.by_task[self.there[0]].inputs, "float32")
-        cotangents = ops.stack(
-            [ops.cast(self.by_task[t].cotangent, "float32") for t in self.there]
-        )
-        kernel = ops.matmul(inputs, ops.transpose(inputs))
-        shape = (len(self.there), -1)
-        return ops.matmul(
-            ops.reshape(ops.matmul(kernel, cotangents), shape),
-            ops.transpose(ops.reshape(cotangents, shape)),
-        )
-
-    def weighted_sum(self, weights: Any) -> Any:
-        """Returns the weighted sum of the gradients."""
-        if len(self.there) > _FEW_TASKS:
-            weights = ops.take(weights, np.array(self.there), axis=0)
-            total = ops.matmul(weights[None], self.matrix)
-            return ops.reshape(total, ops.shape(self.rows[0]))
-        weights = ops.unstack(weights, len(self.by_task))
-        total = 0.0
-        for task, row in zip(self.there, self.rows, strict=True):
-            total = total + weights[task] * row
-        return total
-
-    def stacked(self) -> Any:
-        """Returns all gradients, zeros for a task without one, `(T, ...)`."""
-        shape = self._shape or ops.shape(self.rows[0])
-        zero = ops.zeros(shape, "float32")
-        rows = [zero] * len(self.by_task)
-        for task, row in zip(self.there, self.rows, strict=True):
-            rows[task] = row
-        return ops.stack(rows)
-
-    def like(self, update: Any) -> Any:
-        """Returns an update in the dtype that the gradients came in."""
-        return ops.cast(update, self.by_task[self.there[0]].dtype)
 
 
 def _product(row: Mapping[int, Any], other: Mapping[int, Any]) -> Any:

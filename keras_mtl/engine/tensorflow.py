@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_mtl.engine.batch_part import first_rows
 from keras_mtl.engine.forward import Forward
+from keras_mtl.engine.gradient_probe import GradientProbe, ProbedBatch
 from keras_mtl.engine.packing import (
     PackedFunctions,
     pack_logs,
@@ -65,6 +66,8 @@ class TrainStep(PackedFunctions):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one batch."""
+        for probe in self._gradient_probes:
+            probe.update_state(functools.partial(self._probed_batch, probe, data))
         if self.aggregator is not None:
             return self._step_with_aggregation(data)
         if self.weighting.needs_gradient_norms:
@@ -184,6 +187,38 @@ class TrainStep(PackedFunctions):
             return self._backward(tape, forward, scaled, part[0])
 
         return backward
+
+    def _probed_batch(self, probe: GradientProbe, data: Any) -> ProbedBatch:
+        x, y, sample_weight = first_rows(
+            keras.utils.unpack_x_y_sample_weight(data), probe.fraction
+        )
+        plan, stages = self._gradient_plan
+        # What is done to states stays in the scopes.
+        with keras.StatelessScope():
+            tape, forward = self._forward(stages, x)
+            with tape:
+                losses, counts, summed = self._probed_losses(
+                    x, y, sample_weight, forward.y_pred, probe.weighted
+                )
+                scaled = self.optimizer.scale_loss(tf.reduce_sum(summed))
+        variables = self.trainable_variables
+
+        def losses_with(values):
+            mapping = [(variables[p], value) for p, value in values.items()]
+            with keras.StatelessScope(state_mapping=mapping):
+                y_pred = self(x, training=True)
+                return self._probed_losses(x, y, sample_weight, y_pred)[0]
+
+        return ProbedBatch(
+            plan,
+            self._backward(tape, forward, scaled, x),
+            [variable.value for variable in variables],
+            losses,
+            tf.cast(counts > 0, tf.float32),
+            self.optimizer.scale_loss(tf.ones(())),
+            tf.convert_to_tensor(self._learning_rate),
+            losses_with,
+        )
 
     def _step_with_gradient_norms(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

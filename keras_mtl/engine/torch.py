@@ -1,7 +1,8 @@
 """The training step on PyTorch."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import torch
 
 from keras_mtl.engine.batch_part import first_rows
 from keras_mtl.engine.forward import Forward
+from keras_mtl.engine.gradient_probe import GradientProbe, ProbedBatch
 from keras_mtl.engine.packing import unpack_batch
 from keras_mtl.engine.stages import Backward, gradients_by_key
 from keras_mtl.engine.task_gradients import AggregatedStep
@@ -72,6 +74,8 @@ class TrainStep:
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one batch."""
+        if self._gradient_probes:
+            self._probe_gradients(data)
         if self.aggregator is not None:
             return self._step_with_aggregation(data)
         if self.weighting.needs_gradient_norms:
@@ -173,6 +177,54 @@ class TrainStep:
 
         return backward
 
+    @torch.compiler.disable
+    def _probe_gradients(self, data: Any) -> None:
+        """Lets the probes of callbacks look at a batch."""
+        with torch.no_grad():
+            for probe in self._gradient_probes:
+                probe.update_state(functools.partial(self._probed_batch, probe, data))
+
+    def _probed_batch(self, probe: GradientProbe, data: Any) -> ProbedBatch:
+        x, y, sample_weight = first_rows(
+            keras.utils.unpack_x_y_sample_weight(data), probe.fraction
+        )
+        plan, stages = self._gradient_plan
+        random_state = _random_state()
+        # What is done to states stays in the scopes.
+        with (
+            torch.enable_grad(),
+            keras.StatelessScope(),
+            _random_numbers_from(random_state),
+        ):
+            forward = Forward(stages, x, copy_of)
+            losses, counts, summed = self._probed_losses(
+                x, y, sample_weight, forward.y_pred, probe.weighted
+            )
+            unit = self.optimizer.scale_loss(torch.ones((), device=losses.device))
+            scaled = summed.sum() * unit
+        variables = self.trainable_variables
+
+        def losses_with(values):
+            mapping = [(variables[p], value) for p, value in values.items()]
+            with (
+                torch.no_grad(),
+                keras.StatelessScope(state_mapping=mapping),
+                _random_numbers_from(random_state),
+            ):
+                y_pred = self(x, training=True)
+                return self._probed_losses(x, y, sample_weight, y_pred)[0]
+
+        return ProbedBatch(
+            plan,
+            self._backward(forward, scaled, x),
+            [variable.value.detach() for variable in variables],
+            losses.detach(),
+            (counts > 0).float(),
+            unit.detach(),
+            keras.ops.convert_to_tensor(self._learning_rate).detach(),
+            losses_with,
+        )
+
     # Not compiled: what `torch.compile` makes of a forward pass allows for one
     # backward pass only.
     @torch.compiler.disable
@@ -224,6 +276,7 @@ class TrainStep:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         state = self._forward_state()
         before = [v.value.detach().clone() for v in state]
+        random_state = _random_state()
         logs = super().train_step(data)
         after = [v.value.detach().clone() for v in state]
         with torch.no_grad():
@@ -231,7 +284,8 @@ class TrainStep:
             # forward pass starts from the state that the step started from.
             for variable, value in zip(state, before, strict=True):
                 variable.assign(value)
-            y_pred = self(x, training=True)
+            with _random_numbers_from(random_state):
+                y_pred = self(x, training=True)
             losses, counts = self.compute_task_losses(
                 x, y, y_pred, sample_weight, training=True
             )
@@ -245,6 +299,29 @@ class TrainStep:
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss, sample_weight=rows)
+
+
+def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Returns the state of PyTorch's generators, which Keras's dropout draws from."""
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), on_gpus
+
+
+@contextlib.contextmanager
+def _random_numbers_from(state: tuple[torch.Tensor, list[torch.Tensor]]) -> Iterator:
+    """Draws what was drawn from a state, and leaves the generators as they are."""
+    before = _random_state()
+    _set_random_state(state)
+    try:
+        yield
+    finally:
+        _set_random_state(before)
+
+
+def _set_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
 
 
 def _gradients(outputs: Any, inputs: list[Any], cotangents: Any = None) -> list[Any]:

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mtl.metrics.gradient_cosines import gradient_cosines
+
 KINDS = ("norms", "weights", "conflict_rate", "cosines")
 """What can be logged."""
 
@@ -113,16 +115,12 @@ class GradientStatistics(keras.metrics.Metric):
         if weights is not None and "weights" in self.kinds:
             weights = ops.cast(weights, self.dtype)
             self.weights.assign_add(ops.where(present > 0, weights, 0.0))
-        norms = ops.sqrt(ops.maximum(ops.diagonal(gramian), 0.0))
         counted = ops.cast(counted, self.dtype) * present
+        norms, pairs, cosines = gradient_cosines(gramian, counted)
         self.batches.assign_add(present)
         self.gradients.assign_add(counted)
         self.norms.assign_add(counted * norms)
-        there = counted * ops.cast(norms > 0, self.dtype)
-        pairs = there[:, None] * there[None, :]
-        inverse = ops.where(there > 0, 1.0 / ops.where(there > 0, norms, 1.0), 0.0)
-        cosines = pairs * gramian * inverse[:, None] * inverse[None, :]
-        self.cosines.assign_add(ops.clip(cosines, -1.0, 1.0))
+        self.cosines.assign_add(cosines)
         self.conflicts.assign_add(ops.cast(cosines < 0, self.dtype))
         self.pair_batches.assign_add(pairs)
 

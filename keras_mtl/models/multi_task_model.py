@@ -21,6 +21,7 @@ from keras_mtl.engine.gradient_plan import (
     make_plan,
     place_in_stages,
 )
+from keras_mtl.engine.gradient_probe import GradientProbe
 from keras_mtl.engine.packing import is_packed, pack_arrays
 from keras_mtl.engine.stages import Stages
 from keras_mtl.engine.task_gradients import AggregatedStep, AggregationOptions
@@ -55,8 +56,10 @@ from keras_mtl.models.model_arguments import (
 from keras_mtl.models.saved_seeds import SavedSeeds
 from keras_mtl.models.sharing import (
     LayerSharing,
+    SharedLayer,
     inputs_of_tasks,
     print_sharing,
+    shared_layers,
     sharing_rows,
     uses_in_graph,
     uses_of_pairs,
@@ -89,10 +92,11 @@ class _Training:
     aggregate_at: str = PARAMETERS
     gradient_statistics: GradientStatistics | None = None
     gradient_plan: tuple[list[int], GradientPlan, Stages] | None = None
+    gradient_probes: Sequence[GradientProbe] = ()
 
     def of_training(self) -> list[Any]:
         """Metrics of what is there in training alone."""
-        found = [self.weight_means, self.gradient_statistics]
+        found = [self.weight_means, self.gradient_statistics, *self.gradient_probes]
         found += [metric for gate in self.gate_means for metric in gate.metrics]
         return [metric for metric in found if metric is not None]
 
@@ -472,8 +476,52 @@ class MultiTaskModel(engine.TrainStep, SavedSeeds, keras.Model):
     def _aggregation_options(self) -> AggregationOptions:
         return self._training_state.aggregation
 
+    @property
+    def _gradient_probes(self) -> Sequence[GradientProbe]:
+        return self._training_state.gradient_probes
+
+    @property
+    def _learning_rate(self) -> Any:
+        return getattr(self.optimizer, "inner_optimizer", self.optimizer).learning_rate
+
+    @contextlib.contextmanager
+    def _probing(self, callbacks: Any) -> Iterator[None]:
+        """Has the training step measure what callbacks ask for, inside it.
+
+        A callback asks by a method `make_gradient_probe`, which is called with the
+        model and returns a `GradientProbe`.
+        """
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = callbacks.callbacks
+        makers = [
+            callback.make_gradient_probe
+            for callback in keras.tree.flatten(callbacks)
+            if hasattr(callback, "make_gradient_probe")
+        ]
+        if not makers:
+            yield
+            return
+        state = self._training_state
+        state.gradient_probes = [make(self) for make in makers]
+        self.train_function = None  # It was made without them.
+        try:
+            yield
+        finally:
+            state.gradient_probes = ()
+            self.train_function = None
+
     def _weighted_losses(self, x: Any, y: Any, sample_weight: Any, y_pred: Any) -> Any:
         """Returns the losses that the objective sums, and leaves all state as it is."""
+        return self._probed_losses(x, y, sample_weight, y_pred)[-1]
+
+    def _probed_losses(
+        self, x: Any, y: Any, sample_weight: Any, y_pred: Any, weighted: bool = True
+    ) -> list[Any]:
+        """Returns losses, numbers of labels, and what is to be differentiated.
+
+        Those are the losses that the objective sums, if `weighted`, else the losses
+        again. All state is left as it is.
+        """
         state = self._training_state
         # The masks that a step keeps are those of another batch.
         kept, state.kept_masks = state.kept_masks, None
@@ -481,8 +529,11 @@ class MultiTaskModel(engine.TrainStep, SavedSeeds, keras.Model):
             x, y, y_pred, sample_weight, training=True
         )
         state.kept_masks = kept
+        if not weighted:
+            return [losses, counts, losses]
         present = ops.cast(counts > 0, "float32")
-        return self._task_objective.call(losses, present, training=False)[0]
+        summed = self._task_objective.call(losses, present, training=False)[0]
+        return [losses, counts, summed]
 
     def _report_gradients(self, step: AggregatedStep) -> None:
         """Adds what a step has found out to the statistics of gradients."""
@@ -952,23 +1003,24 @@ class MultiTaskModel(engine.TrainStep, SavedSeeds, keras.Model):
             validation_data = self._check_validation(validation_data)
         self._set_class_weights(class_weight)
         try:
-            return super().fit(
-                x=x,
-                y=y,
-                batch_size=batch_size,
-                epochs=epochs,
-                verbose=verbose,
-                callbacks=self._with_epoch_end(callbacks),
-                validation_split=validation_split,
-                validation_data=validation_data,
-                shuffle=shuffle,
-                sample_weight=sample_weight,
-                initial_epoch=initial_epoch,
-                steps_per_epoch=steps_per_epoch,
-                validation_steps=validation_steps,
-                validation_batch_size=validation_batch_size,
-                validation_freq=validation_freq,
-            )
+            with self._probing(callbacks):
+                return super().fit(
+                    x=x,
+                    y=y,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    verbose=verbose,
+                    callbacks=self._with_epoch_end(callbacks),
+                    validation_split=validation_split,
+                    validation_data=validation_data,
+                    shuffle=shuffle,
+                    sample_weight=sample_weight,
+                    initial_epoch=initial_epoch,
+                    steps_per_epoch=steps_per_epoch,
+                    validation_steps=validation_steps,
+                    validation_batch_size=validation_batch_size,
+                    validation_freq=validation_freq,
+                )
         finally:
             self._set_class_weights(None)
             self._own_averaged_values()
@@ -1188,6 +1240,16 @@ class MultiTaskModel(engine.TrainStep, SavedSeeds, keras.Model):
         if own or not hasattr(self, "output"):
             return uses_of_pairs(self.layer_tasks())
         return self._uses_in_graph()
+
+    def shared_layers(self) -> list[SharedLayer]:
+        """Returns the layers that tasks share, from the input on.
+
+        Returns:
+            A list of `SharedLayer`, with the attributes `name`, `tasks` and
+            `positions` of its variables in `trainable_variables`. Layers of layers
+            are taken apart.
+        """
+        return shared_layers(self._layer_uses(), self.trainable_variables)
 
     def sharing_summary(
         self, print_fn: Callable[[str], None] | None = None

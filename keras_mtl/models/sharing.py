@@ -28,6 +28,49 @@ class LayerSharing:
     kind: str
 
 
+@dataclass(frozen=True)
+class SharedLayer:
+    """A layer whose trainable variables serve two tasks or more.
+
+    Attributes:
+        name: Its name, behind those of the layers that it is a part of.
+        tasks: Names of the tasks that it serves.
+        positions: Those of its variables in `trainable_variables` of the model.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    positions: tuple[int, ...]
+
+
+def shared_layers(
+    uses: Sequence[LayerUse], variables: Sequence[keras.Variable]
+) -> list[SharedLayer]:
+    """Returns the layers that tasks share, those of layers of layers one by one.
+
+    They are in the order of the graph, from the input on, or in that of `layer_tasks`.
+
+    Args:
+        uses: Layers with the tasks that they serve.
+        variables: The trainable variables of the model.
+    """
+    positions = {id(variable): place for place, variable in enumerate(variables)}
+    found: dict[tuple[int, str], tuple[tuple[str, ...], list[int]]] = {}
+    for use in uses:
+        if use.kind != "shared":
+            continue
+        for variable in use.layer.trainable_variables:
+            place = positions.pop(id(variable), None)  # Once, where layers share it.
+            if place is not None:
+                name = variable.path.rpartition("/")[0] or use.layer.name
+                key = id(use.layer), name
+                found.setdefault(key, (use.tasks, []))[1].append(place)
+    return [
+        SharedLayer(name, tasks, tuple(places))
+        for (_, name), (tasks, places) in found.items()
+    ]
+
+
 def uses_in_graph(
     model: keras.Model, outputs: dict[str, keras.KerasTensor]
 ) -> list[LayerUse]:

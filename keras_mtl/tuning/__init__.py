@@ -7,7 +7,7 @@ if importlib.util.find_spec("keras_tuner") is None:
         "`keras_mtl.tuning` needs Keras Tuner: pip install keras_mtl[tuner]"
     )
 
-from keras_mtl.tuning.affinity_of_logs import affinity_of_logs
+from keras_mtl.analysis import affinity_of_logs, group_tasks
 from keras_mtl.tuning.conditioning_hyper_model import ConditioningHyperModel
 from keras_mtl.tuning.distributed_search import run_workers, search
 from keras_mtl.tuning.objectives import (
@@ -29,7 +29,6 @@ from keras_mtl.tuning.sharing_hyper_model import SharingHyperModel
 from keras_mtl.tuning.sharing_plan import BlockSharing, SharingPlan
 from keras_mtl.tuning.sharing_tree import SharingTree, all_trees
 from keras_mtl.tuning.single_task_baselines import Baselines, single_task_baselines
-from keras_mtl.tuning.task_groups import group_tasks
 from keras_mtl.tuning.training_choices import (
     choose_aggregator,
     choose_conditioning,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Groups = tuple[tuple[str, ...], ...]
+from keras_mtl.analysis.partitions import Groups, partitions
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -197,15 +197,3 @@ def _refinements(groups: Groups) -> Iterator[Groups]:
     for first in partitions(groups[0]):
         for rest in _refinements(groups[1:]):
             yield (*first, *rest)
-
-
-def partitions(tasks: Sequence[str]) -> Iterator[Groups]:
-    """Yields every partition of some tasks into groups, each once."""
-    if not tasks:
-        yield ()
-        return
-    *earlier, last = tasks
-    for groups in partitions(earlier):
-        for place, group in enumerate(groups):
-            yield (*groups[:place], (*group, last), *groups[place + 1 :])
-        yield (*groups, (last,))

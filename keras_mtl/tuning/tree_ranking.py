@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_mtl.tuning.sharing_tree import Groups, SharingTree, all_trees, partitions
-from keras_mtl.tuning.task_groups import EXACT, check_affinity, gain, group_tasks
+from keras_mtl.analysis.partitions import Groups, partitions
+from keras_mtl.analysis.task_groups import EXACT, check_affinity, gain, group_tasks
+from keras_mtl.tuning.sharing_tree import SharingTree, all_trees
 
 _ALL = 20_000
 """Trees that are compared one by one."""

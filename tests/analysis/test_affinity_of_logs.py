@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_mtl
-from keras_mtl.tuning import affinity_of_logs, group_tasks
+from keras_mtl.analysis import affinity_of_logs, group_tasks
 
 LOGS = {
     "cosine_a_b": [0.5, -0.5],

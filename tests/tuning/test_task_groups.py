@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keras_mtl.analysis.partitions import partitions
+from keras_mtl.analysis.task_groups import gain
 from keras_mtl.tuning import group_tasks, rank_trees
-from keras_mtl.tuning.sharing_tree import SharingTree, all_trees, partitions
-from keras_mtl.tuning.task_groups import gain
+from keras_mtl.tuning.sharing_tree import SharingTree, all_trees
 from keras_mtl.tuning.tree_ranking import _number_of_trees
 
 

@@ -1,0 +1,194 @@
+"""Where the gradients of tasks are in each other's way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_mtl.analysis.data_frame import data_frame
+from keras_mtl.analysis.probe_callback import ProbeCallback
+from keras_mtl.engine.gradient_probe import GradientProbe, ProbedBatch
+from keras_mtl.metrics.gradient_cosines import gradient_cosines
+
+ALL = "all shared"
+"""Name of the row of all shared layers together."""
+
+
+@dataclass(frozen=True)
+class LayerConflict:
+    """What gradients say of each other, by layer: means over the steps measured.
+
+    Arrays are `(L + 1, T, T)` or `(L + 1, T)`: a row for each of L shared layers, and
+    the last for all of them together. NaN where nothing was measured.
+
+    Attributes:
+        cosines: Cosines of the gradients of pairs of tasks.
+        conflict_rate: In what part of the steps the cosine was negative.
+        norms: Norms of the gradients.
+        steps: In how many steps a pair was measured.
+    """
+
+    cosines: np.ndarray
+    conflict_rate: np.ndarray
+    norms: np.ndarray
+    steps: np.ndarray
+
+    @property
+    def magnitude_ratio(self) -> np.ndarray:
+        """Norm of one task's gradient by that of another, `(L + 1, T, T)`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.norms[:, :, None] / self.norms[:, None, :]
+
+
+class GradientConflict(ProbeCallback):
+    """Measures by layer whether the gradients of tasks conflict, while `fit` trains.
+
+    With the gradients $g_i$ of the weighted task losses by the variables of a layer
+    that tasks i and j share, means over every n-th step of
+
+    $$ \\cos(g_i, g_j) = \\frac{g_i \\cdot g_j}{|g_i| |g_j|}, \\qquad
+       [\\cos(g_i, g_j) < 0], \\qquad |g_i| $$
+
+    the cosine, the conflict rate and the norms, of which the magnitude ratio is that of
+    two tasks. Steps in which a task has no label or no gradient do not count for its
+    pairs. Chance alone makes a conflict rate of one half.
+
+    The measurement is part of the compiled training step, and changes nothing of the
+    training: a forward pass on a part of the batch and a backward pass for each task,
+    every n-th step. A step took 0.99 to 1.08 times that of plain `fit` with
+    `every=10` (`python benchmarks/analysis.py`, docs/speed.md).
+
+    Args:
+        every: Integer, n. Defaults to 10.
+        fraction: Float in (0, 1], the part of a batch that is looked at. Cosines of few
+            rows are closer to 0, as gradients are noisier. Defaults to `None`: what
+            takes about a tenth of the time of training with `every=10`, 0.6 for two
+            tasks, and more only if n is greater; at most all.
+
+    After or while training it has the attributes `task_names`; `layer_names`, from the
+    input on, the last of them `"all shared"`; `history`, a `LayerConflict` for each
+    epoch; and `total`, that of the whole training.
+
+    Raises:
+        TypeError: If the model is no `MultiTaskModel`.
+        ValueError: If tasks share no variables, the model is not built, or it trains on
+            several replicas.
+
+    Example:
+
+    ```python
+    x = keras.Input((4,))
+    h = keras.layers.Dense(8, "relu", name="trunk")(x)
+    model = keras_mtl.MultiTaskModel(x, {t: keras.layers.Dense(1)(h) for t in "ab"})
+    model.compile("adam", loss="mse")
+    data = np.random.default_rng(0).normal(size=(64, 4))
+    labels = {"a": data[:, 0], "b": data[:, 1]}
+    conflict = keras_mtl.analysis.GradientConflict(every=2)
+    model.fit(data, labels, batch_size=16, verbose=0, callbacks=[conflict])
+    print(conflict.layer_names)  # ['trunk', 'all shared']
+    print(conflict.total.cosines[-1])  # 1 on the diagonal
+    ```
+
+    Reference:
+        Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020,
+        https://arxiv.org/abs/2001.06782
+    """
+
+    def __init__(self, every: int = 10, fraction: float | None = None) -> None:
+        super().__init__(every, fraction, cost=2)
+        self.history: list[LayerConflict] = []
+        self._epochs: list[list[np.ndarray]] = []
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers, in the order of the arrays."""
+        return [layer.name for layer in self.layers] + [ALL]
+
+    @property
+    def total(self) -> LayerConflict:
+        """Means over all epochs so far.
+
+        Raises:
+            ValueError: Before the end of the first epoch.
+        """
+        if not self._epochs:
+            raise ValueError("Nothing is measured before the end of the first epoch.")
+        return _means([sum(parts) for parts in zip(*self._epochs, strict=True)])
+
+    def to_frame(self) -> Any:
+        """Returns a `pandas.DataFrame`, a row for each epoch, layer and pair of tasks.
+
+        Its columns are epoch, layer, task, other, cosine, conflict_rate,
+        magnitude_ratio (norm of task by norm of other) and steps.
+        """
+        rows = []
+        for epoch, found in enumerate(self.history):
+            ratio = found.magnitude_ratio
+            for place, layer in enumerate(self.layer_names):
+                for i, j in zip(*np.triu_indices(len(self.task_names), 1), strict=True):
+                    rows.append(
+                        {
+                            "epoch": epoch,
+                            "layer": layer,
+                            "task": self.task_names[i],
+                            "other": self.task_names[j],
+                            "cosine": found.cosines[place, i, j],
+                            "conflict_rate": found.conflict_rate[place, i, j],
+                            "magnitude_ratio": ratio[place, i, j],
+                            "steps": int(found.steps[place, i, j]),
+                        }
+                    )
+        return data_frame(
+            rows,
+            [
+                *("epoch", "layer", "task", "other"),
+                *("cosine", "conflict_rate", "magnitude_ratio", "steps"),
+            ],
+        )
+
+    def _begin(self) -> None:
+        self.history = []
+        self._epochs = []
+
+    def _make_probe(self, fraction: float) -> GradientProbe:
+        layers = [layer.positions for layer in self.layers]
+        return _Probe(layers, len(self.task_names), self.every, fraction)
+
+    def _end_epoch(self, sums: list[np.ndarray]) -> None:
+        self._epochs.append(sums)
+        self.history.append(_means(sums))
+
+
+class _Probe(GradientProbe):
+    """Adds up cosines, conflicts and norms by layer."""
+
+    def __init__(
+        self,
+        layers: Sequence[Sequence[int]],
+        num_tasks: int,
+        every: int,
+        fraction: float,
+    ) -> None:
+        super().__init__(every, fraction, True, True, "gradient_conflict")
+        self.layers = layers
+        of_pairs = len(layers) + 1, num_tasks, num_tasks
+        for name in ("cosines", "conflicts", "pairs"):
+            self.add_sum(of_pairs, name)
+        for name in ("norms", "counts"):
+            self.add_sum(of_pairs[:2], name)
+
+    def measure(self, batch: ProbedBatch) -> list[Any]:
+        by_layer = [batch.gramian(positions) for positions in self.layers]
+        gramian = ops.stack([*by_layer, sum(by_layer)])
+        norms, pairs, cosines = gradient_cosines(gramian, batch.present)
+        conflicts = ops.cast(cosines < 0, "float32")
+        counts = ops.broadcast_to(batch.present[None], ops.shape(norms))
+        return [cosines, conflicts, pairs, norms * counts, counts]
+
+
+def _means(sums: list[np.ndarray]) -> LayerConflict:
+    cosines, conflicts, pairs, norms, counts = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return LayerConflict(cosines / pairs, conflicts / pairs, norms / counts, pairs)

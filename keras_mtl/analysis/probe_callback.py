@@ -1,0 +1,109 @@
+"""What callbacks that measure gradients have in common."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mtl.argument_checks import check_count
+from keras_mtl.engine.gradient_probe import GradientProbe
+from keras_mtl.models import MultiTaskModel
+from keras_mtl.models.sharing import SharedLayer
+
+
+class ProbeCallback(keras.callbacks.Callback):
+    """Has every n-th training step of a `MultiTaskModel` measured, inside the step.
+
+    Args:
+        every: Integer, n.
+        fraction: Float in (0, 1] or `None`, the part of a batch that is looked at.
+        cost: Passes through the network per task, in forward passes, beside one.
+    """
+
+    def __init__(self, every: int, fraction: float | None, cost: int) -> None:
+        super().__init__()
+        self.every = check_count("every", every)
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ValueError(
+                "`fraction` must be greater than 0 and at most 1. "
+                f"Received: fraction={fraction!r}"
+            )
+        self.fraction = fraction
+        self.task_names: list[str] = []
+        self.layers: list[SharedLayer] = []
+        self._cost = cost
+        self._probe: GradientProbe | None = None
+
+    def set_model(self, model: Any) -> None:
+        """Checks what kind of model is trained."""
+        if not isinstance(model, MultiTaskModel):
+            raise TypeError(
+                f"{type(self).__name__} measures a `MultiTaskModel` under `fit`. "
+                f"Received: {type(model).__name__}"
+            )
+        super().set_model(model)
+
+    def make_gradient_probe(self, model: MultiTaskModel) -> GradientProbe:
+        """Returns what the training step of a model measures.
+
+        Raises:
+            ValueError: If the model is not built, shares nothing, or trains on
+                several replicas.
+        """
+        if not model.built:
+            raise ValueError(
+                f"{type(self).__name__} needs the variables of the model: build it "
+                f"before `fit`, by a call on a batch. Received: {type(model).__name__}"
+                ", which is not built"
+            )
+        strategy = getattr(model, "distribute_strategy", None)
+        replicas = getattr(strategy, "num_replicas_in_sync", 1)
+        if replicas > 1:
+            raise ValueError(
+                f"{type(self).__name__} measures on one replica: train without a "
+                f"distribution strategy. Received: {replicas} replicas"
+            )
+        self.task_names = model.task_names
+        self.layers = model.shared_layers()
+        if not self.layers:
+            raise ValueError(
+                f"{type(self).__name__} compares gradients by what tasks share. "
+                f"Received: a model whose tasks {self.task_names} share no trainable "
+                "variable"
+            )
+        fraction = self.fraction
+        if fraction is None:
+            # So much that every tenth step takes a tenth of the time of training: a
+            # step takes three forward passes.
+            passes = 1 + self._cost * len(self.task_names)
+            fraction = min(1.0, 0.1 * max(self.every, 10) * 3 / passes)
+        self._begin()
+        self._probe = self._make_probe(fraction)
+        return self._probe
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks that the model knows of this callback."""
+        if self._probe is None:
+            raise ValueError(
+                f"{type(self).__name__} must be given to `fit` in `callbacks`."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Takes what the steps of the epoch have added up."""
+        assert self.model is not None  # On JAX this brings variables up to date.
+        sums = [
+            np.array(keras.ops.convert_to_numpy(variable), "float64")
+            for variable in self._probe.sums
+        ]
+        self._probe.clear()
+        self._end_epoch(sums)
+
+    def _begin(self) -> None:
+        """Forgets an earlier training."""
+        raise NotImplementedError
+
+    def _make_probe(self, fraction: float) -> GradientProbe:
+        raise NotImplementedError
+
+    def _end_epoch(self, sums: list[np.ndarray]) -> None:
+        raise NotImplementedError

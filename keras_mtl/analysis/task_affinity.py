@@ -1,0 +1,233 @@
+"""How much a step for one task helps another, from one joint run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_mtl.analysis.data_frame import data_frame
+from keras_mtl.analysis.probe_callback import ProbeCallback
+from keras_mtl.analysis.task_groups import group_tasks
+from keras_mtl.argument_checks import check_number
+from keras_mtl.engine.gradient_probe import GradientProbe, ProbedBatch
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """How much tasks help each other: means over the steps measured.
+
+    Arrays are `(T, T)`, rows the task that takes the step, columns the one whose loss
+    is looked at. NaN where nothing was measured.
+
+    Attributes:
+        look_ahead: The part of the loss that the step took away.
+        first_order: The same, as the gradients predict it.
+        steps: In how many steps a pair was measured.
+    """
+
+    look_ahead: np.ndarray
+    first_order: np.ndarray
+    steps: np.ndarray
+
+
+class TaskAffinity(ProbeCallback):
+    """Measures how much a step for one task helps the others, while `fit` trains.
+
+    The inter-task affinity of TAG: with the shared parameters θ, the gradient $g_i$ of
+    the loss of task i by them, and a step size η, means over every n-th step of
+
+    $$ Z_{ij} = \\frac{L_j(θ) - L_j(θ - η g_i)}{|L_j(θ)|}, \\qquad
+       \\hat Z_{ij} = η \\frac{g_i \\cdot g_j}{|L_j(θ)|} $$
+
+    on the same rows: the look-ahead, in which heads stay as they are, and its
+    first-order form. Positive is help. Steps in which one of two tasks has no label, or
+    the loss of the second is 0, do not count for the pair.
+
+    The measurement is part of the compiled training step, and changes nothing of the
+    training: on a part of the batch, every n-th step, a forward pass, a backward pass
+    for each task and, for the look-ahead, one more forward pass for each. A step took
+    1.0 to 1.1 times that of plain `fit` with `every=10`
+    (`python benchmarks/analysis.py`, docs/speed.md).
+
+    Args:
+        every: Integer, n. Defaults to 10.
+        step_size: Float, η. Defaults to `None`, the learning rate of the optimizer at
+            that step, as in the paper. In float32 a look-ahead that changes a loss by
+            less than a millionth is rounding: then take a larger step, or the
+            first-order form.
+        look_ahead: Whether to look ahead; `False` leaves the first-order form alone.
+            Defaults to `True`.
+        fraction: Float in (0, 1], the part of a batch that is looked at. Defaults to
+            `None`: what takes about a tenth of the time of training with `every=10`,
+            and more only if n is greater; at most all.
+
+    After or while training it has the attributes `task_names`; `history`, an `Affinity`
+    for each epoch; and `total`, that of the whole training.
+
+    Raises:
+        TypeError: If the model is no `MultiTaskModel`.
+        ValueError: If tasks share no variables, the model is not built, or it trains on
+            several replicas.
+
+    Example:
+
+    ```python
+    x = keras.Input((4,))
+    h = keras.layers.Dense(8, "relu")(x)
+    model = keras_mtl.MultiTaskModel(x, {t: keras.layers.Dense(1)(h) for t in "abc"})
+    model.compile("adam", loss="mse")
+    data = np.random.default_rng(0).normal(size=(64, 4))
+    labels = {"a": data[:, 0], "b": -data[:, 0], "c": data[:, 1]}
+    affinity = keras_mtl.analysis.TaskAffinity(every=2)
+    model.fit(data, labels, batch_size=16, verbose=0, callbacks=[affinity])
+    print(affinity.total.look_ahead)
+    print(affinity.groups(max_groups=2))
+    ```
+
+    Reference:
+        Fifty et al., "Efficiently Identifying Task Groupings for Multi-Task Learning",
+        NeurIPS 2021, https://arxiv.org/abs/2109.04617
+    """
+
+    def __init__(
+        self,
+        every: int = 10,
+        step_size: float | None = None,
+        look_ahead: bool = True,
+        fraction: float | None = None,
+    ) -> None:
+        super().__init__(every, fraction, cost=3 if look_ahead else 2)
+        if step_size is not None:
+            check_number("step_size", step_size, above=0)
+        self.step_size = step_size
+        self.look_ahead = look_ahead
+        self.history: list[Affinity] = []
+        self._epochs: list[list[np.ndarray]] = []
+
+    @property
+    def total(self) -> Affinity:
+        """Means over all epochs so far.
+
+        Raises:
+            ValueError: Before the end of the first epoch.
+        """
+        if not self._epochs:
+            raise ValueError("Nothing is measured before the end of the first epoch.")
+        return _means([sum(parts) for parts in zip(*self._epochs, strict=True)])
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Affinities of the whole training: by look-ahead, if there was one."""
+        total = self.total
+        return total.look_ahead if self.look_ahead else total.first_order
+
+    def groups(self, max_groups: int) -> list[list[str]]:
+        """Returns the groups of tasks that are best trained together.
+
+        Args:
+            max_groups: Integer, the number of networks that can be afforded.
+
+        Raises:
+            ValueError: If some pair was never measured.
+        """
+        return group_tasks(self.matrix, max_groups, self.task_names)
+
+    def to_frame(self) -> Any:
+        """Returns a `pandas.DataFrame`, a row for each epoch and pair of tasks.
+
+        Its columns are epoch, task (whose step it is), other (whose loss it is),
+        look_ahead, first_order and steps.
+        """
+        rows = [
+            {
+                "epoch": epoch,
+                "task": task,
+                "other": other,
+                "look_ahead": found.look_ahead[i, j],
+                "first_order": found.first_order[i, j],
+                "steps": int(found.steps[i, j]),
+            }
+            for epoch, found in enumerate(self.history)
+            for i, task in enumerate(self.task_names)
+            for j, other in enumerate(self.task_names)
+        ]
+        columns = ["epoch", "task", "other", "look_ahead", "first_order", "steps"]
+        return data_frame(rows, columns)
+
+    def _begin(self) -> None:
+        self.history = []
+        self._epochs = []
+
+    def _make_probe(self, fraction: float) -> GradientProbe:
+        positions = [p for layer in self.layers for p in layer.positions]
+        return _Probe(
+            positions,
+            len(self.task_names),
+            self.step_size,
+            self.look_ahead,
+            self.every,
+            fraction,
+        )
+
+    def _end_epoch(self, sums: list[np.ndarray]) -> None:
+        self._epochs.append(sums)
+        self.history.append(_means(sums))
+
+
+class _Probe(GradientProbe):
+    """Adds up affinities."""
+
+    def __init__(
+        self,
+        positions: Sequence[int],
+        num_tasks: int,
+        step_size: float | None,
+        look_ahead: bool,
+        every: int,
+        fraction: float,
+    ) -> None:
+        super().__init__(every, fraction, False, not look_ahead, "task_affinity")
+        self.positions = positions
+        self.step_size = step_size
+        self.look_ahead = look_ahead
+        for name in ("look_ahead", "first_order", "pairs"):
+            self.add_sum((num_tasks, num_tasks), name)
+
+    def measure(self, batch: ProbedBatch) -> list[Any]:
+        step = batch.learning_rate if self.step_size is None else self.step_size
+        step = ops.cast(step, "float32")
+        losses = ops.cast(batch.losses, "float32")
+        there = batch.present * ops.cast(losses != 0, "float32")
+        pairs = batch.present[:, None] * there[None, :]
+        scale = ops.where(there > 0, 1.0 / ops.where(there > 0, ops.abs(losses), 1), 0)
+        first_order = step * batch.gramian(self.positions) * scale[None, :] * pairs
+        if not self.look_ahead:
+            return [ops.zeros_like(first_order), first_order, pairs]
+        after = ops.stack(
+            [
+                ops.cast(batch.losses_with(self._after(batch, task, step)), "float32")
+                for task in range(len(batch.backward.by_key))
+            ]
+        )
+        return [(losses[None] - after) * scale[None, :] * pairs, first_order, pairs]
+
+    def _after(self, batch: ProbedBatch, task: int, step: Any) -> dict[int, Any]:
+        """Returns the shared variables after a step for one task."""
+        moved = {}
+        for position in self.positions:
+            gradient = batch.rows[position].by_task[task]
+            if gradient is not None:
+                value = batch.variables[position]
+                change = step * ops.cast(gradient, "float32") / batch.unit
+                moved[position] = ops.cast(
+                    ops.cast(value, "float32") - change, value.dtype
+                )
+        return moved
+
+
+def _means(sums: list[np.ndarray]) -> Affinity:
+    look_ahead, first_order, pairs = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Affinity(look_ahead / pairs, first_order / pairs, pairs)

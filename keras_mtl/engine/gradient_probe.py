@@ -1,0 +1,134 @@
+"""Measures the gradients of the tasks in some of the training steps."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mtl.engine.gradient_plan import GradientPlan
+from keras_mtl.engine.stages import Backward
+from keras_mtl.engine.task_rows import Rows
+from keras_mtl.engine.trunk_walk import rows_by_shared
+
+
+@dataclass
+class ProbedBatch:
+    """A batch, or a part of one, at the parameters that a step starts from.
+
+    Attributes:
+        plan: The sorted variables.
+        backward: The differentiated forward pass. Its gradients are times `unit`.
+        variables: Values of the trainable variables.
+        losses: The unweighted task losses `(T,)`.
+        present: 1 for tasks with labels, else 0, `(T,)`.
+        unit: The factor of the loss scaling.
+        learning_rate: That of the optimizer.
+        losses_with: Called with values of variables by position, returns the
+            unweighted task losses of the same rows, with the same dropout masks.
+    """
+
+    plan: GradientPlan
+    backward: Backward
+    variables: Sequence[Any]
+    losses: Any
+    present: Any
+    unit: Any
+    learning_rate: Any
+    losses_with: Callable[[dict[int, Any]], Any]
+
+    @functools.cached_property
+    def rows(self) -> dict[int, Rows]:
+        """The task gradients by the shared variables, by position, times `unit`."""
+        shapes = {p: tuple(self.variables[p].shape) for p in self.plan.shared}
+        return rows_by_shared(self.plan, self.backward, shapes)
+
+    def gramian(self, positions: Sequence[int]) -> Any:
+        """Returns the products `(T, T)` of the gradients by some shared variables."""
+        return sum(self.rows[p].gramian() for p in positions) / self.unit / self.unit
+
+
+class GradientProbe(keras.metrics.Metric):
+    """What is added up over every n-th training step, inside the step.
+
+    A subclass has variables of its own, the sums, and says in `measure` what is added
+    to them. Nothing is computed in the other steps. The training is the same as
+    without: what the forward pass of a probe does to states is dropped.
+
+    Args:
+        every: Integer, n. The first step is measured.
+        fraction: Float in (0, 1], the part of the batch that is looked at.
+        weighted: Whether gradients are those of the weighted losses, or of the losses.
+        in_rows: Whether `measure` asks for Gramians alone, which may be cheaper.
+        name: String.
+    """
+
+    def __init__(
+        self,
+        every: int,
+        fraction: float,
+        weighted: bool,
+        in_rows: bool,
+        name: str,
+    ) -> None:
+        super().__init__(name=name, dtype="float32")
+        self.every = every
+        self.fraction = fraction
+        self.weighted = weighted
+        self.in_rows = in_rows
+        self.result_names: list[str] = []
+        self.sums: list[keras.Variable] = []
+        self.steps = self.add_variable((), "zeros", dtype="int32", name="steps")
+
+    def add_sum(self, shape: Sequence[int], name: str) -> keras.Variable:
+        """Adds a variable that measurements are added to."""
+        variable = self.add_variable(tuple(shape), "zeros", name=name)
+        self.sums.append(variable)
+        return variable
+
+    def measure(self, batch: ProbedBatch) -> list[Any]:
+        """Returns what is added to each of the sums, in their order."""
+        raise NotImplementedError
+
+    def update_state(self, probed_batch: Callable[[], ProbedBatch]) -> None:
+        """Counts a step, and measures it if it is one of those.
+
+        Args:
+            probed_batch: Returns the batch. Called if it is needed.
+        """
+        due = ops.equal(ops.mod(ops.convert_to_tensor(self.steps), self.every), 0)
+
+        def found() -> list[Any]:
+            batch = probed_batch()
+            values = [ops.cast(value, "float32") for value in self.measure(batch)]
+            # What overflows with loss scaling is no measurement: the optimizer leaves
+            # out such a step, too. Without, it is for the user to see.
+            finite = [ops.all(ops.isfinite(value)) for value in values]
+            counts = ops.logical_or(
+                ops.all(ops.stack(finite)),
+                ops.equal(ops.cast(batch.unit, "float32"), 1),
+            )
+            return [ops.where(counts, value, 0.0) for value in values]
+
+        def nothing() -> list[Any]:
+            return [ops.zeros(tuple(v.shape), "float32") for v in self.sums]
+
+        for variable, value in zip(
+            self.sums, ops.cond(due, found, nothing), strict=True
+        ):
+            variable.assign_add(value)
+        self.steps.assign_add(1)
+
+    def result(self) -> dict[str, Any]:
+        """Returns nothing: the logs have no room for matrices."""
+        return {}
+
+    def reset_state(self) -> None:
+        """Keeps the sums: an evaluation in between is none of their business."""
+
+    def clear(self) -> None:
+        """Sets the sums to zero; steps are counted on."""
+        for variable in self.sums:
+            variable.assign(ops.zeros(tuple(variable.shape), "float32"))
