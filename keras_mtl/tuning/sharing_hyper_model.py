@@ -42,6 +42,7 @@ class SharingHyperModel(RecordedHyperModel):
         weighting: List of loss weightings, see `choose_weighting`. Defaults to
             `["equal"]`.
         aggregator: List of aggregators, see `choose_aggregator`. Defaults to `[None]`.
+            Networks that share nothing are trained without.
         aggregate_at: List of places where they aggregate. Defaults to
             `["parameters"]`.
         width: List of factors for the units and filters of all blocks, by the
@@ -198,7 +199,9 @@ class SharingHyperModel(RecordedHyperModel):
             arguments["loss_weights"] = of_tasks(arguments["loss_weights"], kept)
         if len(kept) > 1:
             arguments["weighting"] = choose_weighting(hp, self.weighting)
-            arguments |= choose_aggregator(hp, self.aggregator, self.aggregate_at)
+            aggregated = choose_aggregator(hp, self.aggregator, self.aggregate_at)
+            # Of independent networks there is nothing to aggregate.
+            arguments |= aggregated if model.shared_variables else {}
         model.compile(
             self.make_optimizer(hp),
             loss=of_tasks(self.loss, kept),

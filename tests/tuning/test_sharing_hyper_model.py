@@ -310,6 +310,19 @@ def test_which_choices_mattered(tmp_path):
     assert 0.5 < found["width"] <= 1
 
 
+def test_networks_that_share_nothing_have_no_aggregator():
+    """The setting exists, and has a model: there is nothing to aggregate."""
+    hypermodel = space(sharing=["branch"], aggregator=["pcgrad"])
+    hp = keras_tuner.HyperParameters()
+    for tree, name in (
+        (tuning.SharingTree.independent(TASKS, 2), None),
+        (tuning.SharingTree.shared(TASKS, 2), "pcgrad"),
+    ):
+        model = hypermodel.build_plan(hp, tuning.SharingPlan(tree))
+        assert getattr(model.aggregator, "name", None) == name
+        model.fit(X, Y, verbose=0)
+
+
 def test_baselines_of_other_metrics_are_trained_anew(tmp_path):
     hypermodel = space(metrics={task: ["mae"] for task in TASKS})
     arguments = {"validation_data": (X, Y), "epochs": 1, "verbose": 0}
