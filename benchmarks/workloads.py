@@ -66,21 +66,32 @@ def make_model(job, multi_head=False, **compile_arguments):
 
 
 class Clock(keras.callbacks.Callback):
-    """Times an epoch less its start and end, in seconds a step."""
+    """Times an epoch less its start and end, in seconds a step.
+
+    Args:
+        skip: Steps at the start that do not count.
+    """
+
+    def __init__(self, skip=0):
+        super().__init__()
+        self.skip = skip
 
     def on_train_batch_begin(self, batch, logs=None):
-        if batch == 0:
+        if batch == self.skip:
             self.start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == self.params["steps"] - 1:
             # Reading the loss waits for the device.
             float(keras.ops.convert_to_numpy(logs["loss"]))
-            self.seconds = (time.perf_counter() - self.start) / (batch + 1)
+            self.seconds = (time.perf_counter() - self.start) / (batch + 1 - self.skip)
 
 
-def seconds_a_step(model, x, y, batch_size):
+def seconds_a_step(model, x, y, batch_size, callbacks=(), skip=0):
     """Trains for an epoch and returns seconds a step."""
-    clock = Clock()
-    model.fit(x, y, batch_size=batch_size, shuffle=False, verbose=0, callbacks=[clock])
+    clock = Clock(skip)
+    callbacks = [*callbacks, clock]
+    model.fit(
+        x, y, batch_size=batch_size, shuffle=False, verbose=0, callbacks=callbacks
+    )
     return clock.seconds

@@ -180,8 +180,9 @@ class _Probe(GradientProbe):
             self.add_sum(of_pairs[:2], name)
 
     def measure(self, batch: ProbedBatch) -> list[Any]:
-        by_layer = [batch.gramian(positions) for positions in self.layers]
-        gramian = ops.stack([*by_layer, sum(by_layer)])
+        by_layer = batch.gramians(self.layers)
+        of_all = ops.sum(by_layer, axis=0, keepdims=True)
+        gramian = ops.concatenate([by_layer, of_all])
         norms, pairs, cosines = gradient_cosines(gramian, batch.present)
         conflicts = ops.cast(cosines < 0, "float32")
         counts = ops.broadcast_to(batch.present[None], ops.shape(norms))

@@ -73,10 +73,10 @@ class ProbeCallback(keras.callbacks.Callback):
             )
         fraction = self.fraction
         if fraction is None:
-            # So much that every tenth step takes a tenth of the time of training: a
-            # step takes three forward passes.
+            # What every tenth step takes is to be no more than 8 % of the time of
+            # training, of which a step is three forward passes.
             passes = 1 + self._cost * len(self.task_names)
-            fraction = min(1.0, 0.1 * max(self.every, 10) * 3 / passes)
+            fraction = min(1.0, 0.08 * max(self.every, 10) * 3 / passes)
         self._begin()
         self._probe = self._make_probe(fraction)
         return self._probe

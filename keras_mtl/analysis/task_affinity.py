@@ -202,28 +202,23 @@ class _Probe(GradientProbe):
         there = batch.present * ops.cast(losses != 0, "float32")
         pairs = batch.present[:, None] * there[None, :]
         scale = ops.where(there > 0, 1.0 / ops.where(there > 0, ops.abs(losses), 1), 0)
-        first_order = step * batch.gramian(self.positions) * scale[None, :] * pairs
+        first_order = (
+            step * batch.gramians([self.positions])[0] * scale[None, :] * pairs
+        )
         if not self.look_ahead:
             return [ops.zeros_like(first_order), first_order, pairs]
-        after = ops.stack(
-            [
-                ops.cast(batch.losses_with(self._after(batch, task, step)), "float32")
-                for task in range(len(batch.backward.by_key))
-            ]
-        )
+        after = batch.losses_with_each(self._after_steps(batch, step))
+        after = ops.cast(after, "float32")
         return [(losses[None] - after) * scale[None, :] * pairs, first_order, pairs]
 
-    def _after(self, batch: ProbedBatch, task: int, step: Any) -> dict[int, Any]:
-        """Returns the shared variables after a step for one task."""
+    def _after_steps(self, batch: ProbedBatch, step: Any) -> dict[int, Any]:
+        """Returns the shared variables after a step for each task, `(T, ...)`."""
         moved = {}
         for position in self.positions:
-            gradient = batch.rows[position].by_task[task]
-            if gradient is not None:
-                value = batch.variables[position]
-                change = step * ops.cast(gradient, "float32") / batch.unit
-                moved[position] = ops.cast(
-                    ops.cast(value, "float32") - change, value.dtype
-                )
+            value = batch.variables[position]
+            changes = step * batch.rows[position].stacked() / batch.unit
+            after = ops.cast(value, "float32")[None] - changes
+            moved[position] = ops.cast(after, value.dtype)
         return moved
 
 

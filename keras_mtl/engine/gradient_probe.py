@@ -1,11 +1,13 @@
 """Measures the gradients of the tasks in some of the training steps."""
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mtl.engine.gradient_plan import GradientPlan
@@ -26,8 +28,9 @@ class ProbedBatch:
         present: 1 for tasks with labels, else 0, `(T,)`.
         unit: The factor of the loss scaling.
         learning_rate: That of the optimizer.
-        losses_with: Called with values of variables by position, returns the
-            unweighted task losses of the same rows, with the same dropout masks.
+        losses_with_each: Called with S values of variables by position, `(S, ...)`,
+            returns the unweighted task losses `(S, T)` of the same rows, with the
+            same dropout masks.
     """
 
     plan: GradientPlan
@@ -37,7 +40,7 @@ class ProbedBatch:
     present: Any
     unit: Any
     learning_rate: Any
-    losses_with: Callable[[dict[int, Any]], Any]
+    losses_with_each: Callable[[dict[int, Any]], Any]
 
     @functools.cached_property
     def rows(self) -> dict[int, Rows]:
@@ -45,9 +48,27 @@ class ProbedBatch:
         shapes = {p: tuple(self.variables[p].shape) for p in self.plan.shared}
         return rows_by_shared(self.plan, self.backward, shapes)
 
-    def gramian(self, positions: Sequence[int]) -> Any:
-        """Returns the products `(T, T)` of the gradients by some shared variables."""
-        return sum(self.rows[p].gramian() for p in positions) / self.unit / self.unit
+    def gramians(self, layers: Sequence[Sequence[int]]) -> Any:
+        """Returns the products `(L, T, T)` of the gradients by each of L layers.
+
+        Args:
+            layers: For each, the positions of its variables, all of them shared.
+        """
+        if any(rows.in_factors for rows in self.rows.values()):
+            found = [sum(self.rows[p].gramian() for p in layer) for layer in layers]
+        else:
+            # Few operations: on PyTorch each takes time, whatever its size.
+            tasks = range(len(self.backward.by_key))
+            order = [p for layer in layers for p in layer]
+            flat = [
+                ops.concatenate([self.rows[p].flat(task) for p in order])
+                for task in tasks
+            ]
+            sizes = [sum(self.rows[p].size for p in layer) for layer in layers]
+            matrix, ends = ops.stack(flat), np.cumsum([0, *sizes]).tolist()
+            parts = [matrix[:, i:j] for i, j in itertools.pairwise(ends)]
+            found = [ops.matmul(part, ops.transpose(part)) for part in parts]
+        return ops.stack(found) / self.unit / self.unit
 
 
 class GradientProbe(keras.metrics.Metric):
@@ -81,6 +102,7 @@ class GradientProbe(keras.metrics.Metric):
         self.result_names: list[str] = []
         self.sums: list[keras.Variable] = []
         self.steps = self.add_variable((), "zeros", dtype="int32", name="steps")
+        self._steps_of_python = 0
 
     def add_sum(self, shape: Sequence[int], name: str) -> keras.Variable:
         """Adds a variable that measurements are added to."""
@@ -93,33 +115,41 @@ class GradientProbe(keras.metrics.Metric):
         raise NotImplementedError
 
     def update_state(self, probed_batch: Callable[[], ProbedBatch]) -> None:
-        """Counts a step, and measures it if it is one of those.
+        """Counts a step of a graph, and measures it if it is one of those.
 
         Args:
             probed_batch: Returns the batch. Called if it is needed.
         """
         due = ops.equal(ops.mod(ops.convert_to_tensor(self.steps), self.every), 0)
 
-        def found() -> list[Any]:
-            batch = probed_batch()
-            values = [ops.cast(value, "float32") for value in self.measure(batch)]
-            # What overflows with loss scaling is no measurement: the optimizer leaves
-            # out such a step, too. Without, it is for the user to see.
-            finite = [ops.all(ops.isfinite(value)) for value in values]
-            counts = ops.logical_or(
-                ops.all(ops.stack(finite)),
-                ops.equal(ops.cast(batch.unit, "float32"), 1),
-            )
-            return [ops.where(counts, value, 0.0) for value in values]
-
         def nothing() -> list[Any]:
             return [ops.zeros(tuple(v.shape), "float32") for v in self.sums]
 
-        for variable, value in zip(
-            self.sums, ops.cond(due, found, nothing), strict=True
-        ):
-            variable.assign_add(value)
+        self._add(ops.cond(due, lambda: self._measured(probed_batch()), nothing))
         self.steps.assign_add(1)
+
+    def update_eagerly(self, probed_batch: Callable[[], ProbedBatch]) -> None:
+        """As `update_state`, of a step that Python runs, and counts.
+
+        Args:
+            probed_batch: Returns the batch. Called if it is needed.
+        """
+        if self._steps_of_python % self.every == 0:
+            self._add(self._measured(probed_batch()))
+        self._steps_of_python += 1
+
+    def _measured(self, batch: ProbedBatch) -> list[Any]:
+        values = [ops.cast(value, "float32") for value in self.measure(batch)]
+        # What overflows with loss scaling is no measurement: the optimizer leaves out
+        # such a step, too. Without, it is for the user to see.
+        finite = ops.all(ops.stack([ops.all(ops.isfinite(value)) for value in values]))
+        unscaled = ops.equal(ops.cast(batch.unit, "float32"), 1.0)
+        counts = ops.logical_or(finite, unscaled)
+        return [ops.where(counts, value, 0.0) for value in values]
+
+    def _add(self, values: Sequence[Any]) -> None:
+        for variable, value in zip(self.sums, values, strict=True):
+            variable.assign_add(value)
 
     def result(self) -> dict[str, Any]:
         """Returns nothing: the logs have no room for matrices."""

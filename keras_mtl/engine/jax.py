@@ -241,7 +241,7 @@ class TrainStep(PackedFunctions):
             ]
             with keras.StatelessScope(state_mapping=mapping):
                 y_pred = self(x, training=True)
-                return self._probed_losses(x, y, sample_weight, y_pred)[0]
+                return jnp.asarray(self._probed_losses(x, y, sample_weight, y_pred)[0])
 
         return ProbedBatch(
             self._gradient_plan[0],
@@ -251,7 +251,7 @@ class TrainStep(PackedFunctions):
             (counts > 0).astype("float32"),
             unit,
             jnp.asarray(self._learning_rate),
-            losses_with,
+            jax.vmap(losses_with),
         )
 
     def _step_with_gradient_norms(

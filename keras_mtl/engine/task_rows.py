@@ -1,6 +1,7 @@
 """The gradients of the tasks by one tensor."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,12 +43,31 @@ class Rows:
         """Those gradients as the rows of a matrix."""
         return ops.reshape(ops.stack(self.rows), (len(self.there), -1))
 
+    @property
+    def in_factors(self) -> bool:
+        """Whether the gradients are products that are not multiplied out."""
+        return bool(self.there) and isinstance(
+            self.by_task[self.there[0]], OuterProduct
+        )
+
+    @property
+    def size(self) -> int:
+        """The number of elements of a gradient, of which the shape is known."""
+        return math.prod(self._shape)
+
+    def flat(self, task: int) -> Any:
+        """Returns a gradient as a float32 vector, zeros for a task without one."""
+        row = self.by_task[task]
+        if row is None:
+            return ops.zeros((self.size,), "float32")
+        return ops.cast(ops.reshape(row, (-1,)), "float32")
+
     def gramian(self) -> Any:
         """Returns the products of all pairs, `(T, T)`, 0 for tasks without a row."""
         size, count = len(self.by_task), len(self.there)
         if not count:
             return ops.zeros((size, size), "float32")
-        if isinstance(self.by_task[self.there[0]], OuterProduct):
+        if self.in_factors:
             products = self._gramian_by_rows()
         elif count > _FEW_TASKS:
             products = ops.matmul(self.matrix, ops.transpose(self.matrix))

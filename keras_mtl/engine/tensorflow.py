@@ -217,7 +217,8 @@ class TrainStep(PackedFunctions):
             tf.cast(counts > 0, tf.float32),
             self.optimizer.scale_loss(tf.ones(())),
             tf.convert_to_tensor(self._learning_rate),
-            losses_with,
+            # Quicker than `tf.vectorized_map`, and right for every operation.
+            lambda values: tf.stack(list(map(losses_with, _unstacked(values)))),
         )
 
     def _step_with_gradient_norms(self, data: Any) -> dict[str, Any]:
@@ -280,6 +281,12 @@ class TrainStep(PackedFunctions):
 def _dense(gradient: Any) -> Any:
     """Returns a gradient as a tensor, also that of an embedding."""
     return None if gradient is None else tf.convert_to_tensor(gradient)
+
+
+def _unstacked(values: dict[int, Any]) -> list[dict[int, Any]]:
+    """Returns dicts of single values, of one of stacks of them."""
+    stacks = map(tf.unstack, values.values())
+    return [dict(zip(values, each, strict=True)) for each in zip(*stacks, strict=True)]
 
 
 def _norm(gradient: Any, unit: Any) -> Any:

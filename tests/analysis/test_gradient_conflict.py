@@ -212,7 +212,7 @@ def test_rows_of_several_tasks():
     model.compile("sgd", loss="mse")
     values, labels = data()
     inputs = {"x": values, "task": np.arange(ROWS, dtype="int32") % 3}
-    conflict, affinity = GradientConflict(every=1), TaskAffinity(every=1)
+    conflict, affinity = GradientConflict(1, 1.0), TaskAffinity(1, fraction=1.0)
     model.fit(
         inputs, labels["a"], batch_size=12, verbose=0, callbacks=[conflict, affinity]
     )
