@@ -40,7 +40,7 @@ LAYERS = {
         "losses",
         "metrics",
     },
-    "analysis": {"engine", "models", "metrics", "pages"},
+    "analysis": {"engine", "models", "metrics", "data", "pages"},
     "pages": set(),
     "tuning": {
         "models",
@@ -48,6 +48,7 @@ LAYERS = {
         "weighting",
         "aggregation",
         "metrics",
+        "data",
         "pages",
         "analysis",
     },

@@ -45,8 +45,9 @@ class LayerConflict:
 class GradientConflict(ProbeCallback):
     """Measures by layer whether the gradients of tasks conflict, while `fit` trains.
 
-    With the gradients $g_i$ of the weighted task losses by the variables of a layer
-    that tasks i and j share, means over every n-th step of
+    With the gradients $g_i$ of the task losses, weighted as in an evaluation (a
+    weighting that draws at random has its mean), by the variables of a layer that tasks
+    i and j share, means over every n-th step of
 
     $$ \\cos(g_i, g_j) = \\frac{g_i \\cdot g_j}{|g_i| |g_j|}, \\qquad
        [\\cos(g_i, g_j) < 0], \\qquad |g_i| $$
@@ -64,8 +65,8 @@ class GradientConflict(ProbeCallback):
         every: Integer, n. Defaults to 10.
         fraction: Float in (0, 1], the part of a batch that is looked at. Cosines of few
             rows are closer to 0, as gradients are noisier. Defaults to `None`: what
-            takes about a tenth of the time of training with `every=10`, 0.6 for two
-            tasks, and more only if n is greater; at most all.
+            takes less than a tenth of the time of training with `every=10`, 0.48 for
+            two tasks, and more only if n is greater; at most all.
 
     After or while training it has the attributes `task_names`; `layer_names`, from the
     input on, the last of them `"all shared"`; `history`, a `LayerConflict` for each
@@ -124,7 +125,7 @@ class GradientConflict(ProbeCallback):
         magnitude_ratio (norm of task by norm of other) and steps.
         """
         rows = []
-        for epoch, found in enumerate(self.history):
+        for epoch, found in zip(self.epochs, self.history, strict=True):
             ratio = found.magnitude_ratio
             for place, layer in enumerate(self.layer_names):
                 for i, j in zip(*np.triu_indices(len(self.task_names), 1), strict=True):
@@ -154,7 +155,11 @@ class GradientConflict(ProbeCallback):
 
     def _make_probe(self, fraction: float) -> GradientProbe:
         layers = [layer.positions for layer in self.layers]
-        return _Probe(layers, len(self.task_names), self.every, fraction)
+        served = np.array(
+            [[task in layer.tasks for task in self.task_names] for layer in self.layers]
+        )
+        served = np.vstack([served, served.any(axis=0)]).astype("float32")
+        return _Probe(layers, served, self.every, fraction)
 
     def _end_epoch(self, sums: list[np.ndarray]) -> None:
         self._epochs.append(sums)
@@ -167,13 +172,14 @@ class _Probe(GradientProbe):
     def __init__(
         self,
         layers: Sequence[Sequence[int]],
-        num_tasks: int,
+        served: np.ndarray,
         every: int,
         fraction: float,
     ) -> None:
         super().__init__(every, fraction, True, True, "gradient_conflict")
         self.layers = layers
-        of_pairs = len(layers) + 1, num_tasks, num_tasks
+        self.served = served
+        of_pairs = (*served.shape, served.shape[1])
         for name in ("cosines", "conflicts", "pairs"):
             self.add_sum(of_pairs, name)
         for name in ("norms", "counts"):
@@ -185,7 +191,7 @@ class _Probe(GradientProbe):
         gramian = ops.concatenate([by_layer, of_all])
         norms, pairs, cosines = gradient_cosines(gramian, batch.present)
         conflicts = ops.cast(cosines < 0, "float32")
-        counts = ops.broadcast_to(batch.present[None], ops.shape(norms))
+        counts = batch.present[None] * ops.convert_to_tensor(self.served)
         return [cosines, conflicts, pairs, norms * counts, counts]
 
 

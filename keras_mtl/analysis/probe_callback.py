@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mtl.argument_checks import check_count
+from keras_mtl.argument_checks import check_count, check_number
 from keras_mtl.engine.gradient_probe import GradientProbe
 from keras_mtl.models import MultiTaskModel
 from keras_mtl.models.sharing import SharedLayer
@@ -23,14 +23,12 @@ class ProbeCallback(keras.callbacks.Callback):
     def __init__(self, every: int, fraction: float | None, cost: int) -> None:
         super().__init__()
         self.every = check_count("every", every)
-        if fraction is not None and not 0 < fraction <= 1:
-            raise ValueError(
-                "`fraction` must be greater than 0 and at most 1. "
-                f"Received: fraction={fraction!r}"
-            )
+        if fraction is not None:
+            check_number("fraction", fraction, above=0, at_most=1)
         self.fraction = fraction
         self.task_names: list[str] = []
         self.layers: list[SharedLayer] = []
+        self.epochs: list[int] = []
         self._cost = cost
         self._probe: GradientProbe | None = None
 
@@ -47,21 +45,25 @@ class ProbeCallback(keras.callbacks.Callback):
         """Returns what the training step of a model measures.
 
         Raises:
-            ValueError: If the model is not built, shares nothing, or trains on
-                several replicas.
+            ValueError: If the model shares nothing, trains on several replicas, or has
+                modules of PyTorch.
         """
-        if not model.built:
-            raise ValueError(
-                f"{type(self).__name__} needs the variables of the model: build it "
-                f"before `fit`, by a call on a batch. Received: {type(model).__name__}"
-                ", which is not built"
-            )
         strategy = getattr(model, "distribute_strategy", None)
         replicas = getattr(strategy, "num_replicas_in_sync", 1)
         if replicas > 1:
             raise ValueError(
                 f"{type(self).__name__} measures on one replica: train without a "
                 f"distribution strategy. Received: {replicas} replicas"
+            )
+        modules = [
+            layer.name
+            for layer in model._flatten_layers()
+            if isinstance(layer, keras.layers.TorchModuleWrapper)
+        ]
+        if modules:
+            raise ValueError(
+                f"{type(self).__name__} runs the model without a trace, which modules "
+                f"of PyTorch do not let it. Received: {modules}"
             )
         self.task_names = model.task_names
         self.layers = model.shared_layers()
@@ -77,6 +79,9 @@ class ProbeCallback(keras.callbacks.Callback):
             # training, of which a step is three forward passes.
             passes = 1 + self._cost * len(self.task_names)
             fraction = min(1.0, 0.08 * max(self.every, 10) * 3 / passes)
+            if _takes_whole_batches(model):
+                fraction = 1.0
+        self.epochs = []
         self._begin()
         self._probe = self._make_probe(fraction)
         return self._probe
@@ -95,8 +100,19 @@ class ProbeCallback(keras.callbacks.Callback):
             np.array(keras.ops.convert_to_numpy(variable), "float64")
             for variable in self._probe.sums
         ]
+        if not self._probe.counted:
+            raise ValueError(
+                f"{type(self).__name__} measures in the training step of "
+                "`MultiTaskModel`. Received: a model whose `train_step` does not call "
+                "it"
+            )
         self._probe.clear()
+        self.epochs.append(epoch)
         self._end_epoch(sums)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Lets go of the training."""
+        self._probe = None
 
     def _begin(self) -> None:
         """Forgets an earlier training."""
@@ -107,3 +123,11 @@ class ProbeCallback(keras.callbacks.Callback):
 
     def _end_epoch(self, sums: list[np.ndarray]) -> None:
         raise NotImplementedError
+
+
+def _takes_whole_batches(model: MultiTaskModel) -> bool:
+    """Whether a part of a batch is no batch for it: sparse inputs, states by row."""
+    inputs = getattr(model, "inputs", None) or []
+    return any(getattr(tensor, "sparse", False) for tensor in inputs) or any(
+        getattr(layer, "stateful", False) for layer in model._flatten_layers()
+    )

@@ -60,8 +60,8 @@ class TaskAffinity(ProbeCallback):
         look_ahead: Whether to look ahead; `False` leaves the first-order form alone.
             Defaults to `True`.
         fraction: Float in (0, 1], the part of a batch that is looked at. Defaults to
-            `None`: what takes about a tenth of the time of training with `every=10`,
-            and more only if n is greater; at most all.
+            `None`: what takes less than a tenth of the time of training with
+            `every=10`, and more only if n is greater; at most all.
 
     After or while training it has the attributes `task_names`; `history`, an `Affinity`
     for each epoch; and `total`, that of the whole training.
@@ -149,7 +149,7 @@ class TaskAffinity(ProbeCallback):
                 "first_order": found.first_order[i, j],
                 "steps": int(found.steps[i, j]),
             }
-            for epoch, found in enumerate(self.history)
+            for epoch, found in zip(self.epochs, self.history, strict=True)
             for i, task in enumerate(self.task_names)
             for j, other in enumerate(self.task_names)
         ]
@@ -207,18 +207,21 @@ class _Probe(GradientProbe):
         )
         if not self.look_ahead:
             return [ops.zeros_like(first_order), first_order, pairs]
-        after = batch.losses_with_each(self._after_steps(batch, step))
-        after = ops.cast(after, "float32")
-        return [(losses[None] - after) * scale[None, :] * pairs, first_order, pairs]
+        # The first is without a step, by the same pass as the others: on its way the
+        # forward pass of the gradients may draw the masks of dropout in another order.
+        found = batch.losses_with_each(self._after_steps(batch, step))
+        before, after = ops.cast(found[:1], "float32"), ops.cast(found[1:], "float32")
+        return [(before - after) * scale[None, :] * pairs, first_order, pairs]
 
     def _after_steps(self, batch: ProbedBatch, step: Any) -> dict[int, Any]:
-        """Returns the shared variables after a step for each task, `(T, ...)`."""
+        """Returns the shared variables before and after a step for each task."""
         moved = {}
         for position in self.positions:
             value = batch.variables[position]
             changes = step * batch.rows[position].stacked() / batch.unit
-            after = ops.cast(value, "float32")[None] - changes
-            moved[position] = ops.cast(after, value.dtype)
+            changes = ops.concatenate([ops.zeros_like(changes[:1]), changes])
+            values = ops.cast(value, "float32")[None] - changes
+            moved[position] = ops.cast(values, value.dtype)  # (1 + T, ...)
         return moved
 
 

@@ -138,6 +138,11 @@ class GradientProbe(keras.metrics.Metric):
             self._add(self._measured(probed_batch()))
         self._steps_of_python += 1
 
+    @property
+    def counted(self) -> bool:
+        """Whether there was a step."""
+        return self._steps_of_python > 0 or int(ops.convert_to_numpy(self.steps)) > 0
+
     def _measured(self, batch: ProbedBatch) -> list[Any]:
         values = [ops.cast(value, "float32") for value in self.measure(batch)]
         # What overflows with loss scaling is no measurement: the optimizer leaves out

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_mtl.engine.batch_part import first_rows
+from keras_mtl.engine.batch_part import first_rows, spread_rows
 from keras_mtl.engine.forward import head_copy
+from keras_mtl.engine.gradient_plan import GradientPlan
 from keras_mtl.engine.gradient_probe import GradientProbe, ProbedBatch
 from keras_mtl.engine.packing import (
     PackedFunctions,
@@ -21,6 +22,7 @@ from keras_mtl.engine.packing import (
 from keras_mtl.engine.stages import (
     Backward,
     OuterProduct,
+    Stages,
     add_to,
     gradients_by_key,
 )
@@ -215,11 +217,13 @@ class TrainStep(PackedFunctions):
 
     def _probed_batch(self, probe: GradientProbe, state: Any, data: Any) -> ProbedBatch:
         trainable, non_trainable, _, metrics = state
-        x, y, sample_weight = first_rows(
+        x, y, sample_weight = spread_rows(
             keras.utils.unpack_x_y_sample_weight(data), probe.fraction
         )
         unit = self.optimizer.scale_loss(jnp.ones(()))
-        forward = _Forward(self, trainable, non_trainable, metrics, probe.in_rows)
+        forward = _Forward(
+            self, trainable, non_trainable, metrics, probe.in_rows, self._probed_plan
+        )
         forward.run_trunk(x)
         backward = forward.differentiate_heads(
             x,
@@ -244,7 +248,7 @@ class TrainStep(PackedFunctions):
                 return jnp.asarray(self._probed_losses(x, y, sample_weight, y_pred)[0])
 
         return ProbedBatch(
-            self._gradient_plan[0],
+            self._probed_plan[0],
             backward,
             trainable,
             losses,
@@ -392,6 +396,7 @@ class _Forward:
         metrics: Values of those of metrics.
         in_rows: Whether gradients by the kernels of dense layers may be left as
             products of inputs and cotangents, where there are few rows.
+        plan: The sorted variables and the stages, if not those of the model's step.
 
     Attributes:
         non_trainable: Their values after the pass.
@@ -402,7 +407,13 @@ class _Forward:
     """
 
     def __init__(
-        self, model, trainable, non_trainable, metrics, in_rows: bool = False
+        self,
+        model,
+        trainable,
+        non_trainable,
+        metrics,
+        in_rows: bool = False,
+        plan: tuple[GradientPlan, Stages] | None = None,
     ) -> None:
         self.model = model
         self.in_rows = in_rows
@@ -410,7 +421,7 @@ class _Forward:
         self.before = non_trainable
         self.non_trainable = non_trainable
         self.metrics = metrics
-        self.plan, self.stages = model._gradient_plan
+        self.plan, self.stages = plan or model._gradient_plan
         self._pulls: list[Callable[..., Any]] = []
         self._tensors: dict[Any, Any] = {}
         self._masks: dict[Any, Any] = {}

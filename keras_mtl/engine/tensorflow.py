@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_mtl.engine.batch_part import first_rows
+from keras_mtl.engine.batch_part import first_rows, spread_rows
 from keras_mtl.engine.forward import Forward
 from keras_mtl.engine.gradient_probe import GradientProbe, ProbedBatch
 from keras_mtl.engine.packing import (
@@ -128,10 +128,10 @@ class TrainStep(PackedFunctions):
             forward = Forward(stages, x, copy_of)
         return tape, forward
 
-    def _backward(self, tape, forward, scaled, x):
+    def _backward(self, tape, forward, scaled, x, plan_and_stages=None):
         """Differentiates the heads, and says how to go on down the trunk."""
         variables = self.trainable_variables
-        plan, stages = self._gradient_plan
+        plan, stages = plan_and_stages or self._gradient_plan
         positions = plan.of_heads
         copies = forward.differentiable_copies
         by_copy, by_variable = tape.gradient(
@@ -189,10 +189,10 @@ class TrainStep(PackedFunctions):
         return backward
 
     def _probed_batch(self, probe: GradientProbe, data: Any) -> ProbedBatch:
-        x, y, sample_weight = first_rows(
+        x, y, sample_weight = spread_rows(
             keras.utils.unpack_x_y_sample_weight(data), probe.fraction
         )
-        plan, stages = self._gradient_plan
+        plan, stages = self._probed_plan
         # What is done to states stays in the scopes.
         with keras.StatelessScope():
             tape, forward = self._forward(stages, x)
@@ -211,7 +211,7 @@ class TrainStep(PackedFunctions):
 
         return ProbedBatch(
             plan,
-            self._backward(tape, forward, scaled, x),
+            self._backward(tape, forward, scaled, x, self._probed_plan),
             [variable.value for variable in variables],
             losses,
             tf.cast(counts > 0, tf.float32),

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import torch
 
-from keras_mtl.engine.batch_part import first_rows
+from keras_mtl.engine.batch_part import first_rows, spread_rows
 from keras_mtl.engine.forward import Forward
 from keras_mtl.engine.gradient_probe import GradientProbe, ProbedBatch
 from keras_mtl.engine.packing import unpack_batch
@@ -122,10 +122,12 @@ class TrainStep:
             self._report_gradients(step)
         return self.compute_metrics(x, y, forward.y_pred, sample_weight)
 
-    def _backward(self, forward: Forward, scaled: Any, x: Any) -> Backward:
+    def _backward(
+        self, forward: Forward, scaled: Any, x: Any, plan_and_stages: Any = None
+    ) -> Backward:
         """Differentiates the heads, and says how to go on down the trunk."""
         variables = self.trainable_variables
-        plan, stages = self._gradient_plan
+        plan, stages = plan_and_stages or self._gradient_plan
         positions = plan.of_heads
         copies = forward.differentiable_copies
         found = _gradients(
@@ -185,10 +187,10 @@ class TrainStep:
                 probe.update_eagerly(functools.partial(self._probed_batch, probe, data))
 
     def _probed_batch(self, probe: GradientProbe, data: Any) -> ProbedBatch:
-        x, y, sample_weight = first_rows(
+        x, y, sample_weight = spread_rows(
             keras.utils.unpack_x_y_sample_weight(data), probe.fraction
         )
-        plan, stages = self._gradient_plan
+        plan, stages = self._probed_plan
         random_state = _random_state()
         # What is done to states stays in the scopes.
         with (
@@ -216,7 +218,7 @@ class TrainStep:
 
         return ProbedBatch(
             plan,
-            self._backward(forward, scaled, x),
+            self._backward(forward, scaled, x, self._probed_plan),
             [variable.value.detach() for variable in variables],
             losses.detach(),
             (counts > 0).float(),

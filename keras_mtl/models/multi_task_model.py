@@ -93,6 +93,7 @@ class _Training:
     gradient_statistics: GradientStatistics | None = None
     gradient_plan: tuple[list[int], GradientPlan, Stages] | None = None
     gradient_probes: Sequence[GradientProbe] = ()
+    probed_plan: tuple[GradientPlan, Stages] | None = None
 
     def of_training(self) -> list[Any]:
         """Metrics of what is there in training alone."""
@@ -481,6 +482,11 @@ class MultiTaskModel(engine.TrainStep, SavedSeeds, keras.Model):
         return self._training_state.gradient_probes
 
     @property
+    def _probed_plan(self) -> tuple[GradientPlan, Stages]:
+        """The plan of what probes measure: gradients by the shared parameters."""
+        return self._training_state.probed_plan
+
+    @property
     def _learning_rate(self) -> Any:
         return getattr(self.optimizer, "inner_optimizer", self.optimizer).learning_rate
 
@@ -498,17 +504,27 @@ class MultiTaskModel(engine.TrainStep, SavedSeeds, keras.Model):
             for callback in keras.tree.flatten(callbacks)
             if hasattr(callback, "make_gradient_probe")
         ]
-        if not makers:
+        if makers and not self.built:
+            raise ValueError(
+                "Callbacks that measure gradients need the variables of the model: "
+                "build it before `fit`, by a call on a batch. "
+                f"Received: {type(self).__name__}, which is not built"
+            )
+        if not makers and not self._gradient_probes:
             yield
             return
         state = self._training_state
+        before = state.gradient_probes, state.probed_plan, self.train_function
+        if makers:
+            state.probed_plan = self._make_gradient_plan(self.task_names, PARAMETERS)
         state.gradient_probes = [make(self) for make in makers]
-        self.train_function = None  # It was made without them.
+        self.train_function = None  # It was made with others, or without.
         try:
             yield
         finally:
-            state.gradient_probes = ()
-            self.train_function = None
+            state.gradient_probes, state.probed_plan, function = before
+            if self._training_state is state:  # Not compiled anew.
+                self.train_function = function
 
     def _weighted_losses(self, x: Any, y: Any, sample_weight: Any, y_pred: Any) -> Any:
         """Returns the losses that the objective sums, and leaves all state as it is."""
@@ -541,6 +557,17 @@ class MultiTaskModel(engine.TrainStep, SavedSeeds, keras.Model):
         if statistics is not None:
             counted = True if step.due is None else step.due
             statistics.update_state(step.gramian, step.weights, step.present, counted)
+
+    @property
+    def compile_arguments(self) -> dict[str, Any]:
+        """What `compile` was given, by name; empty before it.
+
+        To compile again with one of them changed:
+        `model.compile(**{**model.compile_arguments, "weighting": "uncertainty"})`.
+        """
+        if self._training_state is None:
+            return {}
+        return dict(self._training_state.arguments)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile` was given, serialised."""
@@ -1249,7 +1276,9 @@ class MultiTaskModel(engine.TrainStep, SavedSeeds, keras.Model):
             `positions` of its variables in `trainable_variables`. Layers of layers
             are taken apart.
         """
-        return shared_layers(self._layer_uses(), self.trainable_variables)
+        uses, variables = self._layer_uses(), self.trainable_variables
+        tasks = self.task_names
+        return shared_layers(uses, variables, make_plan(variables, uses, tasks), tasks)
 
     def sharing_summary(
         self, print_fn: Callable[[str], None] | None = None

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_mtl.engine.gradient_plan import LayerUse
+from keras_mtl.engine.gradient_plan import GradientPlan, LayerUse
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,10 @@ class SharedLayer:
 
 
 def shared_layers(
-    uses: Sequence[LayerUse], variables: Sequence[keras.Variable]
+    uses: Sequence[LayerUse],
+    variables: Sequence[keras.Variable],
+    plan: GradientPlan,
+    task_names: Sequence[str],
 ) -> list[SharedLayer]:
     """Returns the layers that tasks share, those of layers of layers one by one.
 
@@ -53,21 +56,21 @@ def shared_layers(
     Args:
         uses: Layers with the tasks that they serve.
         variables: The trainable variables of the model.
+        plan: The same variables by whom they serve.
+        task_names: The tasks that are trained.
     """
-    positions = {id(variable): place for place, variable in enumerate(variables)}
-    found: dict[tuple[int, str], tuple[tuple[str, ...], list[int]]] = {}
+    places = {id(variables[p]): p for p in plan.shared}
+    found: dict[tuple[int, str, tuple[int, ...]], list[int]] = {}
     for use in uses:
-        if use.kind != "shared":
-            continue
         for variable in use.layer.trainable_variables:
-            place = positions.pop(id(variable), None)  # Once, where layers share it.
+            place = places.pop(id(variable), None)  # Once, where layers share it.
             if place is not None:
                 name = variable.path.rpartition("/")[0] or use.layer.name
-                key = id(use.layer), name
-                found.setdefault(key, (use.tasks, []))[1].append(place)
+                key = id(use.layer), name, plan.shared[place]
+                found.setdefault(key, []).append(place)
     return [
-        SharedLayer(name, tasks, tuple(places))
-        for (_, name), (tasks, places) in found.items()
+        SharedLayer(name, tuple(task_names[t] for t in tasks), tuple(positions))
+        for (_, name, tasks), positions in found.items()
     ]
 
 

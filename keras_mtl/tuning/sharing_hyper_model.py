@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import keras_tuner
 
+from keras_mtl.data.only_tasks import of_tasks
 from keras_mtl.models.multi_task_model import MultiTaskModel
-from keras_mtl.tuning.one_task import of_tasks
 from keras_mtl.tuning.recorded_hyper_model import (
     RecordedHyperModel,
     call_with,

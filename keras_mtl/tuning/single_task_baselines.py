@@ -1,7 +1,6 @@
 """Single-task networks, to compare a search with."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +11,17 @@ import keras
 import keras_tuner
 import numpy as np
 
+from keras_mtl.analysis.fingerprint import fingerprint
 from keras_mtl.argument_checks import check_count
+from keras_mtl.data.only_tasks import of_tasks, only_tasks
 from keras_mtl.metrics import RelativeImprovement
-from keras_mtl.tuning.one_task import of_tasks, only_task
+from keras_mtl.metrics.metric_direction import is_higher_better
 from keras_mtl.tuning.sharing_plan import SharingPlan
 from keras_mtl.tuning.sharing_tree import SharingTree
 
 FILE = "baseline.json"
 _BY_TASK = ("sample_weight", "class_weight")
 _NOT_SETTINGS = ("verbose", "sample_weight", "callbacks")
-_NAMES = ("name", "keras_history", "input_layers", "output_layers")
-_LOWER = {"mse", "mae", "rmse", "mape", "msle"}
-_HIGHER = {"acc", "auc", "precision", "recall"}
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def single_task_baselines(
             f"Received: metrics={dict(metrics)!r}"
         )
     higher = {
-        name: _is_higher_better(name, task, higher_is_better)
+        name: is_higher_better(name, task, higher_is_better)
         for task, of_task in names.items()
         for name in of_task
     }
@@ -135,8 +133,8 @@ def single_task_baselines(
             found = _train_or_read(
                 space,
                 task,
-                only_task((x, y), task),
-                only_task(validation_data, task),
+                only_tasks((x, y), [task]),
+                only_tasks(validation_data, [task]),
                 names[task],
                 higher[names[task][0]],
                 hp,
@@ -233,38 +231,4 @@ def _made_by(
         "callbacks": [[type(each).__name__, vars(each)] for each in callbacks],
         "fit": {k: v for k, v in arguments.items() if k not in _NOT_SETTINGS},
     }
-    said = json.dumps(_said(settings), sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
-
-
-def _said(given: Any) -> Any:
-    """Returns settings for JSON: configs, and of what has none its kind.
-
-    Without names, which Keras numbers as layers are made.
-    """
-    if given is None or isinstance(given, bool | int | float | str):
-        return given
-    if isinstance(given, Mapping):
-        return {str(k): _said(v) for k, v in given.items() if str(k) not in _NAMES}
-    if isinstance(given, list | tuple):
-        return [_said(value) for value in given]
-    if hasattr(given, "get_config"):
-        try:
-            return [type(given).__name__, _said(given.get_config())]
-        except NotImplementedError:  # A layer of one's own, without a config.
-            pass
-    return getattr(given, "__qualname__", type(given).__name__)
-
-
-def _is_higher_better(name: str, task: str, given: Mapping[str, bool] | None) -> bool:
-    if given is not None and name in given:
-        return bool(given[name])
-    metric = name.removeprefix(f"{task}_")
-    if metric == "loss" or metric.endswith("_error") or metric in _LOWER:
-        return False
-    if metric.endswith("accuracy") or metric in _HIGHER:
-        return True
-    raise ValueError(
-        "`higher_is_better` must say it of every metric but losses, errors, "
-        f"accuracies, AUC, precision and recall. Received: nothing about {name!r}"
-    )
+    return fingerprint(settings)

@@ -1,5 +1,7 @@
 """Conflict of gradients by layer, measured while `fit` trains."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from probed_models import (
 
 import keras_mtl
 from keras_mtl.analysis import GradientConflict, TaskAffinity
+from keras_mtl.engine.batch_part import spread_rows
 
 BACKEND = keras.backend.backend()
 
@@ -199,6 +202,120 @@ def test_a_subclassed_model():
     assert np.isfinite(affinity.matrix).all()
 
 
+def test_gradients_are_by_parameters_wherever_the_aggregator_looks():
+    """Also where a model is cut at a layer, of which it is run in two stages."""
+    found = []
+    for arguments in ({}, {"aggregator": "mgda", "aggregate_at": "trunk"}):
+        keras.utils.set_random_seed(0)
+        model = Subclassed()
+        x, _ = data()
+        model(x[:2])
+        model.compile(keras.optimizers.SGD(1e-8), loss="mse", **arguments)
+        conflict = GradientConflict(every=1, fraction=1.0)
+        affinity = TaskAffinity(every=1, fraction=1.0)
+        trained(model, conflict)
+        trained(model, affinity)
+        found.append([conflict.total.norms, affinity.total.first_order])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+def test_outputs_without_a_loss_and_layers_of_several_heads():
+    """What is shared is what the trained tasks share, through whatever layers."""
+    inputs = keras.Input((4,))
+    root = keras.layers.Dense(6, name="root")(inputs)
+    branch = keras.layers.Dense(5, name="branch")(root)
+    model = keras_mtl.MultiTaskModel(
+        inputs, {n: keras.layers.Dense(1)(root if n == "a" else branch) for n in NAMES}
+    )
+    model.compile("sgd", loss={"a": "mse", "b": "mse"})
+    conflict = GradientConflict(every=1)
+    x, y = data()
+    model.fit(x, {n: y[n] for n in "ab"}, verbose=0, callbacks=[conflict])
+    assert conflict.layer_names == ["root", "all shared"]
+    common = keras.layers.Dense(6, name="common")
+    heads = {n: keras.Sequential([common, keras.layers.Dense(1)])(root) for n in NAMES}
+    model = keras_mtl.MultiTaskModel(inputs, heads)
+    model.compile("sgd", loss="mse")
+    trained(model, conflict)
+    assert [layer.tasks for layer in conflict.layers] == [tuple(NAMES)] * 2
+    assert np.isfinite(conflict.total.cosines).all()
+
+
+def test_a_fit_within_a_fit():
+    """Each measures its own steps, and the outer one goes on."""
+
+    class Inner(keras.callbacks.Callback):
+        def __init__(self, callbacks):
+            super().__init__()
+            self.callbacks = callbacks
+
+        def on_epoch_end(self, epoch, logs=None):
+            x, y = data()
+            self.model.fit(x, y, batch_size=8, verbose=0, callbacks=self.callbacks)
+
+    if BACKEND == "jax":
+        pytest.skip("Keras on JAX has no fit within a fit: its state is away")
+    model = two_layers()
+    model.compile("sgd", loss="mse")
+    outer, inner = GradientConflict(every=1), GradientConflict(every=1)
+    x, y = data()
+    model.fit(
+        x, y, batch_size=8, epochs=2, verbose=0, callbacks=[outer, Inner([inner])]
+    )
+    assert outer.total.steps[0, 0, 1] == 6
+    assert inner.total.steps[0, 0, 1] == 3
+    model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[outer, Inner([])])
+    assert outer.total.steps[0, 0, 1] == 6
+
+
+def test_states_by_row_take_whole_batches():
+    inputs = keras.Input(batch_shape=(8, 3, 4))
+    h = keras.layers.SimpleRNN(5, stateful=True)(inputs)
+    model = keras_mtl.MultiTaskModel(
+        inputs, {n: keras.layers.Dense(1)(h) for n in NAMES}
+    )
+    model.compile("sgd", loss="mse")
+    assert GradientConflict().make_gradient_probe(model).fraction == 1.0
+    assert GradientConflict().make_gradient_probe(two_compiled()).fraction < 1.0
+
+
+def two_compiled():
+    model = two_layers()
+    model.compile("sgd", loss="mse")
+    return model
+
+
+def test_a_used_callback_can_be_copied():
+    conflict = GradientConflict(every=1)
+    trained(two_compiled(), conflict, epochs=5, initial_epoch=3)
+    copied = copy.deepcopy(conflict)
+    np.testing.assert_array_equal(copied.total.norms, conflict.total.norms)
+    assert set(conflict.to_frame().epoch) == {3, 4}
+
+
+def test_a_step_of_its_own_is_an_error():
+    class OwnStep(Subclassed):
+        def train_step(self, *args):
+            return keras.Model.train_step(self, *args)
+
+    model = OwnStep()
+    x, _ = data()
+    model(x[:2])
+    model.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="`train_step` does not call"):
+        trained(model, GradientConflict())
+
+
+def test_rows_in_blocks_of_tasks_all_count():
+    """A part of a batch has rows of all of it."""
+    rows = np.arange(10)
+    part = keras.ops.convert_to_numpy(spread_rows(rows, 0.3))
+    assert part.tolist() == [0, 3, 6]
+    assert len(spread_rows(rows, 0.31)) == 4
+    assert spread_rows(rows, 1.0) is rows
+
+
 def test_rows_of_several_tasks():
     """With a task input each row belongs to one task."""
     x = keras.Input((4,), name="x")
@@ -351,6 +468,22 @@ def test_errors():
     apart.compile("sgd", loss="mse")
     with pytest.raises(ValueError, match="share no trainable"):
         apart.fit(x, y, verbose=0, callbacks=[GradientConflict()])
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch")
+def test_modules_of_pytorch_are_refused():
+    import torch
+
+    inputs = keras.Input((4,))
+    h = keras.layers.TorchModuleWrapper(torch.nn.Linear(4, 4), output_shape=(None, 4))(
+        inputs
+    )
+    model = keras_mtl.MultiTaskModel(
+        inputs, {n: keras.layers.Dense(1)(h) for n in NAMES}
+    )
+    model.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="modules of PyTorch"):
+        trained(model, GradientConflict())
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of tf.distribute")

@@ -14,6 +14,7 @@ from probed_models import (
     two_layers,
 )
 
+from keras_mtl import MultiTaskModel
 from keras_mtl.analysis import TaskAffinity
 
 
@@ -102,6 +103,24 @@ def test_the_same_dropout_masks():
     np.testing.assert_allclose(found.look_ahead, 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("once", [True, False])
+def test_the_same_dropout_masks_in_heads(once):
+    """Whose layers a model runs in another order than the stages of a step."""
+    inputs = keras.Input((4,))
+    h = keras.layers.Dense(6, name="trunk")(inputs)
+    shared = keras.layers.Dropout(0.5)
+    heads = {}
+    for name in NAMES:
+        own = keras.layers.Dense(8)(h)
+        own = (shared if once else keras.layers.Dropout(0.5))(own)
+        own = keras.layers.Dense(4)(shared(own) if once else own)
+        heads[name] = keras.layers.Dense(1)(own)
+    model = MultiTaskModel(inputs, heads)
+    model.compile("sgd", loss="mse")
+    found = measured(model, NAMES, step_size=1e-12).total
+    np.testing.assert_allclose(found.look_ahead, 0, atol=1e-6)
+
+
 def test_no_loss_and_no_label_do_not_count():
     model = linear()
     model.get_layer("a").set_weights([np.zeros((2, 1))])
@@ -124,8 +143,6 @@ def test_groups_of_planted_tasks():
     inputs = keras.Input((4,))
     h = keras.layers.Dense(1, use_bias=False)(inputs)
     head = keras.layers.Activation("linear")
-    from keras_mtl import MultiTaskModel
-
     model = MultiTaskModel(inputs, {n: head(h) for n in names})
     model.compile("sgd", loss="mse")
     affinity = TaskAffinity(every=1, step_size=1e-3)

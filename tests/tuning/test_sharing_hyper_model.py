@@ -11,6 +11,7 @@ import pytest
 from settings import having
 
 from keras_mtl import data, metrics, tuning
+from keras_mtl.metrics.metric_direction import is_higher_better
 from keras_mtl.tuning.hopeless_trials import StopHopelessTrial
 from keras_mtl.tuning.trial_record import (
     FILE,
@@ -279,12 +280,10 @@ def test_a_trial_that_diverges_spoils_no_table(tmp_path):
 
 @pytest.mark.parametrize("name, higher", [("a_auc", True), ("a_mae", False)])
 def test_directions_of_metrics(name, higher):
-    from keras_mtl.tuning.single_task_baselines import _is_higher_better
-
-    assert _is_higher_better(name, "a", None) == higher
+    assert is_higher_better(name, "a") == higher
     with pytest.raises(ValueError, match="a_r2_score"):
-        _is_higher_better("a_r2_score", "a", None)
-    assert _is_higher_better("a_r2_score", "a", {"a_r2_score": True})
+        is_higher_better("a_r2_score", "a")
+    assert is_higher_better("a_r2_score", "a", {"a_r2_score": True})
 
 
 def test_the_record_is_beside_that_of_keras_tuner(tmp_path):
