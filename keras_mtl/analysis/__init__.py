@@ -18,6 +18,17 @@ from keras_mtl.analysis.transfer_measures import (
     TaskMeasures,
     TransferMeasures,
 )
+from keras_mtl.analysis.transfer_plots import (
+    plot_conflict,
+    plot_conflict_over_time,
+    plot_gains,
+    plot_groups,
+    plot_learning_curves,
+    plot_overfitting,
+    plot_similarity,
+    plot_transfer,
+)
+from keras_mtl.analysis.transfer_report import TransferReport
 from keras_mtl.analysis.transfer_study import TransferStudy
 
 __all__ = [
@@ -32,6 +43,7 @@ __all__ = [
     "TaskAffinity",
     "TaskMeasures",
     "TransferMeasures",
+    "TransferReport",
     "TransferStudy",
     "advise",
     "affinity_of_logs",
@@ -39,4 +51,12 @@ __all__ = [
     "linear_cka",
     "memorisation",
     "meta_overfitting_gap",
+    "plot_conflict",
+    "plot_conflict_over_time",
+    "plot_gains",
+    "plot_groups",
+    "plot_learning_curves",
+    "plot_overfitting",
+    "plot_similarity",
+    "plot_transfer",
 ]

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from keras_mtl.analysis.study_run import (
     made_by,
     train,
 )
+from keras_mtl.analysis.task_groups import group_tasks
 from keras_mtl.analysis.transfer_measures import (
     TransferMeasures,
     best_epoch,
     measure,
     percent_better,
 )
+from keras_mtl.analysis.transfer_report import TransferReport, rank_agreement
 from keras_mtl.argument_checks import check_count, check_number
 from keras_mtl.data.only_tasks import only_tasks, task_names_of
 from keras_mtl.metrics.metric_direction import is_higher_better
@@ -283,6 +286,65 @@ class TransferStudy:
             ValueError: Before `run`.
         """
         return advise(self.measures(), margin)
+
+    def report(
+        self,
+        path: str | Path | None = None,
+        max_networks: int | None = None,
+        margin: float = 1.0,
+        title: str = "Do these tasks help each other?",
+    ) -> TransferReport:
+        """Returns what came of the study, and writes it to a page.
+
+        Args:
+            path: File to write, `.html`: one file, which opens without a network.
+                Defaults to `None`, none.
+            max_networks: Integer, how many networks can be afforded, for the groups of
+                tasks. Defaults to two, or three for six tasks or more.
+            margin: Float, the percentage below which a difference does not matter.
+                Defaults to 1.
+            title: String, of the page.
+
+        Returns:
+            A `TransferReport`, with `advice`, `measures`, `groups` and `frames()`.
+
+        Raises:
+            ValueError: Before `run`, or for a file of another kind.
+        """
+        measures = self.measures()
+        names = list(self.task_names)
+        if max_networks is None:
+            max_networks = 2 if len(names) < 6 else 3
+        check_count("max_networks", max_networks)
+        affinity, transfer = measures.affinity, measures.transfer
+        of_pairs = np.where(np.eye(len(names), dtype=bool), 0.0, transfer)
+        there = affinity is not None and np.isfinite(affinity).all()
+        report = TransferReport(
+            measures,
+            advise(measures, margin),
+            group_tasks(affinity, max_networks, names) if there else [],
+            group_tasks(of_pairs, max_networks, names)
+            if np.isfinite(of_pairs).all()
+            else [],
+            rank_agreement(affinity, transfer) if there else float("nan"),
+            self._commands(),
+        )
+        if path is not None:
+            report.write(path, title)
+        return report
+
+    def _commands(self) -> str:
+        """Returns what reproduces the study."""
+        arguments = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        fit = {
+            name: value
+            for name, value in self.fit_arguments.items()
+            if name not in ("verbose", "callbacks")
+        }
+        return (
+            f"KERAS_BACKEND={keras.backend.backend()} python {arguments}\n"
+            f"# {self.seeds} seeds, metrics {self.metrics}, fit {fit}"
+        )
 
     # What is trained
 
