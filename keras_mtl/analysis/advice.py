@@ -69,7 +69,8 @@ def advise(measures: TransferMeasures, margin: float = 1.0) -> dict[str, Advice]
     | 8 | else | not enough evidence |
 
     If both rule 2 and rule 3 fit, the one that changes more holds. What makes another
-    task worse for certain is no remedy.
+    task worse for certain, or by the mean by a quarter of what this one gains, is no
+    remedy.
 
     Args:
         measures: What a `TransferStudy` has measured.
@@ -198,10 +199,16 @@ def _changes(
 
 
 def _others_pay(task: str, name: str | None, measures: TransferMeasures) -> bool:
-    """Whether a change makes another task worse for certain."""
-    others = [found for other, found in measures.tasks.items() if other != task]
-    changes = [other.wide if name is None else other.remedies[name] for other in others]
-    return any(found is not None and found.change.upper < 0 for found in changes)
+    """Whether another task loses for certain, or a quarter of what this one gains."""
+    changes = {
+        other: found.wide if name is None else found.remedies[name]
+        for other, found in measures.tasks.items()
+    }
+    gained = changes.pop(task).change.mean
+    return any(
+        found.change.upper < 0 or found.change.mean < -0.25 * gained
+        for found in changes.values()
+    )
 
 
 def _partners(task: TaskMeasures, margin: float) -> tuple[str, ...]:

@@ -48,8 +48,8 @@ class TaskAffinity(ProbeCallback):
     The measurement is part of the compiled training step, and changes nothing of the
     training: on a part of the batch, every n-th step, a forward pass, a backward pass
     for each task and, for the look-ahead, one more forward pass for each. A step took
-    1.0 to 1.1 times that of plain `fit` with `every=10`
-    (`python benchmarks/analysis.py`, docs/speed.md).
+    1.05 to 1.26 times that without, with `every=10` and 2 or 8 tasks, and 1.03 to 1.2
+    without the look-ahead (`python benchmarks/analysis.py`, docs/speed.md).
 
     Args:
         every: Integer, n. Defaults to 10.

@@ -21,10 +21,10 @@ def right(family, seed, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", planted.EXPECTED)
 def test_right_in_nine_of_ten_seeds(family, tmp_path):
-    """Measured on PyTorch: interference 10, capacity 10, overfitting , independence .
+    """Measured on PyTorch, with each family: 10 of 10.
 
-    A quarter of an hour in all on one core, on PyTorch; the other backends compile
-    each of a thousand small networks.
+    Half an hour in all on one core, on PyTorch; the other backends compile each of a
+    thousand small networks.
     """
     rate = sum(right(family, seed, tmp_path / str(seed)) for seed in range(10))
     assert rate >= 9

@@ -42,6 +42,29 @@ def test_quickstart(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.ci
+def test_transfer_digits(tmp_path):
+    arguments = ["--seeds", "1", "--epochs", "2", "--train-rows", "128"]
+    printed = run("transfer_digits.py", tmp_path, *arguments)
+    for expected in ("digit: not enough evidence", "as advised", "together", "delta-m"):
+        assert expected in printed
+    page = (tmp_path / "transfer.html").read_text()
+    assert "Three questions about a digit" in page
+    assert page.count("data:image/svg") >= 7
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transfer_census", "transfer_air_quality"])
+def test_transfer_on_tables(name, tmp_path):
+    arguments = ["--seeds", "1", "--epochs", "1"]
+    printed = run(f"{name}.py", tmp_path, *arguments)
+    for expected in ("not enough evidence", "as advised", "together", "delta-m"):
+        assert expected in printed
+    assert (tmp_path / f"{name}.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ci
 def test_few_shot_digits(tmp_path):
     arguments = ["--steps", "2", "--test-episodes", "40"]
     printed = run("few_shot_digits.py", tmp_path, *arguments)

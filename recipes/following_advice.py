@@ -1,0 +1,101 @@
+"""Trains what the advice of a transfer study says, beside what it was drawn from."""
+
+import math
+from typing import NamedTuple
+
+import keras
+
+from keras_mtl.metrics import RelativeImprovement, ResultsTable
+
+
+class Network(NamedTuple):
+    """One network: its tasks, whether it is wider, and arguments of `compile`."""
+
+    tasks: tuple[str, ...]
+    wider: bool = False
+    compiled: dict | None = None
+
+
+def networks(advice, remedies):
+    """Returns the networks that advice asks for.
+
+    Tasks that had better share less, or leave, have a network of their own; the others
+    are together, in a wider trunk and with a remedy if one of them asks for it.
+    """
+    apart = [t for t, a in advice.items() if a.verdict in ("share less", "leave out")]
+    together = tuple(task for task in advice if task not in apart)
+    found = [Network((task,)) for task in apart]
+    if together:
+        asked = [advice[task] for task in together]
+        remedy = next((a.remedy for a in asked if a.remedy in remedies), None)
+        wider = any(a.verdict == "widen" for a in asked)
+        found.append(Network(together, wider, remedies.get(remedy)))
+    return found
+
+
+def compare(study, test, advice, metrics, higher_is_better, remedies, seeds):
+    """Prints the test metrics of single tasks, all together, and as advised.
+
+    Networks are trained anew with other seeds than those of the study, and taken at
+    the epoch with the best loss on the validation data. Delta-m is the mean relative
+    improvement over the networks for single tasks of the same seed.
+
+    Args:
+        study: The `TransferStudy`.
+        test: `(x, y)` of the test data.
+        advice: Its advice by task.
+        metrics: By task, the name of the metric in the logs of `evaluate`.
+        higher_is_better: Whether more of them is better.
+        remedies: Dict by name of arguments of `compile`.
+        seeds: Number of seeds.
+    """
+    tasks = tuple(study.task_names)
+    ways = {
+        "single-task": [Network((task,)) for task in tasks],
+        "together": [Network(tasks)],
+        "as advised": networks(advice, remedies),
+    }
+    said = ", ".join(" + ".join(network.tasks) for network in ways["as advised"])
+    print(f"as advised: {said}")
+    names = list(metrics.values())
+    table = ResultsTable(
+        {**dict.fromkeys(names, higher_is_better), "delta-m %": True},
+        digits={**dict.fromkeys(names, 4), "delta-m %": 2},
+        title=f"Test data, {seeds} seeds",
+    )
+    for seed in range(100, 100 + seeds):
+        alone = {}
+        for way, needed in ways.items():
+            scores = {}
+            for network in needed:
+                scores |= train(study, network, test, metrics, seed)
+            alone = alone or scores
+            improvement = RelativeImprovement(alone, higher_is_better)
+            table.add(way, {**scores, "delta-m %": improvement(scores)})
+    table.print()
+
+
+def train(study, network, test, metrics, seed):
+    """Returns the test metrics of one network by name."""
+    keras.utils.set_random_seed(seed)
+    width = {"width": float(len(study.task_names))} if network.wider else {}
+    model = study.build(list(network.tasks), **width)
+    if network.compiled:
+        model.compile(**{**model.compile_arguments, **network.compiled})
+
+    def of_tasks(data):
+        x, y = data
+        return x, {task: y[task] for task in network.tasks}
+
+    model.fit(
+        *of_tasks(study.data),
+        validation_data=of_tasks(study.validation_data),
+        callbacks=[
+            keras.callbacks.EarlyStopping(patience=10**6, restore_best_weights=True)
+        ],
+        **study.fit_arguments,
+    )
+    logs = model.evaluate(*of_tasks(test), verbose=0, return_dict=True)
+    found = {metrics[task]: logs[metrics[task]] for task in network.tasks}
+    assert all(map(math.isfinite, found.values()))
+    return found
