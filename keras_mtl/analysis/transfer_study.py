@@ -68,7 +68,8 @@ class TransferStudy:
 
     What is done is written to `directory` and not done again while the layers, what
     they are compiled with, the data and the arguments of `fit` stay as they are: stop
-    it and run it again, with more seeds, or with more of the above.
+    it and run it again, with more seeds, or with more of the above. (Of a dataset only
+    its kind is known: give another one another folder.)
 
     Args:
         build: Function of a list of task names, which returns a compiled
@@ -130,7 +131,7 @@ class TransferStudy:
         **fit_arguments: Any,
     ) -> None:
         self.build = build
-        self.data = data if isinstance(data, tuple) else (data,)
+        self.data = tuple(data) if isinstance(data, tuple | list) else (data,)
         self.validation_data = validation_data
         self.seeds = check_count("seeds", seeds)
         self.directory = Path(directory)
@@ -481,7 +482,7 @@ class TransferStudy:
     def _data_of(
         self, run: Run, model: MultiTaskModel, data: Any, fraction: float = 1.0
     ) -> tuple[Any, ...]:
-        data = data if isinstance(data, tuple) else (data,)
+        data = tuple(data) if isinstance(data, tuple | list) else (data,)
         found = only_tasks(data, run.tasks)
         x, *rest = found if isinstance(found, tuple) else (found,)
         if len(data) == 1:

@@ -142,6 +142,13 @@ def test_datasets(tmp_path):
         made.run(fractions=(0.5,))
 
 
+def test_lists_are_tuples(tmp_path):
+    x, y = X, {t: Y[t] for t in TASKS[:2]}
+    made = TransferStudy(build, [x, y], [x, y], seeds=1, directory=tmp_path)
+    assert fits(made, **FEW) == 0  # It has no callback that counts.
+    assert np.isfinite(made.measures().tasks["b"].gain.mean)
+
+
 def test_lines_say_how_far_it_is(tmp_path, capsys):
     study(tmp_path, **SHORT, seeds=1).run(**FEW)
     lines = capsys.readouterr().out.splitlines()
