@@ -49,7 +49,8 @@ def test_transfer_digits(tmp_path):
         assert expected in printed
     page = (tmp_path / "transfer.html").read_text()
     assert "Three questions about a digit" in page
-    assert page.count("data:image/svg") >= 7
+    # One seed says nothing of how alike networks are, nor is there a learning curve.
+    assert page.count("data:image/svg") == 6
 
 
 @needs_data
