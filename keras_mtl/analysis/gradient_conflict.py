@@ -99,24 +99,11 @@ class GradientConflict(ProbeCallback):
 
     def __init__(self, every: int = 10, fraction: float | None = None) -> None:
         super().__init__(every, fraction, cost=2)
-        self.history: list[LayerConflict] = []
-        self._epochs: list[list[np.ndarray]] = []
 
     @property
     def layer_names(self) -> list[str]:
         """Names of the layers, in the order of the arrays."""
         return [layer.name for layer in self.layers] + [ALL]
-
-    @property
-    def total(self) -> LayerConflict:
-        """Means over all epochs so far.
-
-        Raises:
-            ValueError: Before the end of the first epoch.
-        """
-        if not self._epochs:
-            raise ValueError("Nothing is measured before the end of the first epoch.")
-        return _means([sum(parts) for parts in zip(*self._epochs, strict=True)])
 
     def to_frame(self) -> Any:
         """Returns a `pandas.DataFrame`, a row for each epoch, layer and pair of tasks.
@@ -149,10 +136,6 @@ class GradientConflict(ProbeCallback):
             ],
         )
 
-    def _begin(self) -> None:
-        self.history = []
-        self._epochs = []
-
     def _make_probe(self, fraction: float) -> GradientProbe:
         layers = [layer.positions for layer in self.layers]
         served = np.array(
@@ -161,9 +144,8 @@ class GradientConflict(ProbeCallback):
         served = np.vstack([served, served.any(axis=0)]).astype("float32")
         return _Probe(layers, served, self.every, fraction)
 
-    def _end_epoch(self, sums: list[np.ndarray]) -> None:
-        self._epochs.append(sums)
-        self.history.append(_means(sums))
+    def _means(self, sums: list[np.ndarray]) -> LayerConflict:
+        return _means(sums)
 
 
 class _Probe(GradientProbe):

@@ -29,8 +29,21 @@ class ProbeCallback(keras.callbacks.Callback):
         self.task_names: list[str] = []
         self.layers: list[SharedLayer] = []
         self.epochs: list[int] = []
+        self.history: list[Any] = []
+        self._sums: list[list[np.ndarray]] = []
         self._cost = cost
         self._probe: GradientProbe | None = None
+
+    @property
+    def total(self) -> Any:
+        """Means over all epochs so far.
+
+        Raises:
+            ValueError: Before the end of the first epoch.
+        """
+        if not self._sums:
+            raise ValueError("Nothing is measured before the end of the first epoch.")
+        return self._means([sum(parts) for parts in zip(*self._sums, strict=True)])
 
     def set_model(self, model: Any) -> None:
         """Checks what kind of model is trained."""
@@ -81,8 +94,7 @@ class ProbeCallback(keras.callbacks.Callback):
             fraction = min(1.0, 0.08 * max(self.every, 10) * 3 / passes)
             if _takes_whole_batches(model):
                 fraction = 1.0
-        self.epochs = []
-        self._begin()
+        self.epochs, self.history, self._sums = [], [], []
         self._probe = self._make_probe(fraction)
         return self._probe
 
@@ -95,7 +107,7 @@ class ProbeCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes what the steps of the epoch have added up."""
-        assert self.model is not None  # On JAX this brings variables up to date.
+        _ = self.model  # On JAX this brings variables up to date.
         sums = [
             np.array(keras.ops.convert_to_numpy(variable), "float64")
             for variable in self._probe.sums
@@ -108,20 +120,18 @@ class ProbeCallback(keras.callbacks.Callback):
             )
         self._probe.clear()
         self.epochs.append(epoch)
-        self._end_epoch(sums)
+        self.history.append(self._means(sums))
+        self._sums.append(sums)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Lets go of the training."""
         self._probe = None
 
-    def _begin(self) -> None:
-        """Forgets an earlier training."""
-        raise NotImplementedError
-
     def _make_probe(self, fraction: float) -> GradientProbe:
         raise NotImplementedError
 
-    def _end_epoch(self, sums: list[np.ndarray]) -> None:
+    def _means(self, sums: list[np.ndarray]) -> Any:
+        """Returns the means that sums over steps are of."""
         raise NotImplementedError
 
 

@@ -48,7 +48,7 @@ class TaskAffinity(ProbeCallback):
     The measurement is part of the compiled training step, and changes nothing of the
     training: on a part of the batch, every n-th step, a forward pass, a backward pass
     for each task and, for the look-ahead, one more forward pass for each. A step took
-    1.05 to 1.26 times that without, with `every=10` and 2 or 8 tasks, and 1.03 to 1.2
+    1.06 to 1.25 times that without, with `every=10` and 2 or 8 tasks, and 0.99 to 1.2
     without the look-ahead (`python benchmarks/analysis.py`, docs/speed.md).
 
     Args:
@@ -103,19 +103,6 @@ class TaskAffinity(ProbeCallback):
             check_number("step_size", step_size, above=0)
         self.step_size = step_size
         self.look_ahead = look_ahead
-        self.history: list[Affinity] = []
-        self._epochs: list[list[np.ndarray]] = []
-
-    @property
-    def total(self) -> Affinity:
-        """Means over all epochs so far.
-
-        Raises:
-            ValueError: Before the end of the first epoch.
-        """
-        if not self._epochs:
-            raise ValueError("Nothing is measured before the end of the first epoch.")
-        return _means([sum(parts) for parts in zip(*self._epochs, strict=True)])
 
     @property
     def matrix(self) -> np.ndarray:
@@ -156,10 +143,6 @@ class TaskAffinity(ProbeCallback):
         columns = ["epoch", "task", "other", "look_ahead", "first_order", "steps"]
         return data_frame(rows, columns)
 
-    def _begin(self) -> None:
-        self.history = []
-        self._epochs = []
-
     def _make_probe(self, fraction: float) -> GradientProbe:
         positions = [p for layer in self.layers for p in layer.positions]
         return _Probe(
@@ -171,9 +154,8 @@ class TaskAffinity(ProbeCallback):
             fraction,
         )
 
-    def _end_epoch(self, sums: list[np.ndarray]) -> None:
-        self._epochs.append(sums)
-        self.history.append(_means(sums))
+    def _means(self, sums: list[np.ndarray]) -> Affinity:
+        return _means(sums)
 
 
 class _Probe(GradientProbe):

@@ -98,9 +98,7 @@ def plot_conflict(measures: TransferMeasures, axis: Any = None) -> Any:
             np.arange(len(values)) + 0.06 * (number % 5 - 2),
             values,
             yerr=np.maximum([below, above], 0),
-            marker=_MARKERS[number % len(_MARKERS)],
-            linestyle=_LINES[number % len(_LINES)],
-            markersize=5,
+            **_style(number),
             capsize=2,
             label=name,
         )
@@ -130,10 +128,8 @@ def plot_conflict_over_time(measures: TransferMeasures, axis: Any = None) -> Any
         axis.plot(
             measured + 1,
             by_epoch[measured, i, j],
-            marker=_MARKERS[number % len(_MARKERS)],
             markevery=max(1, len(measured) // 8),
-            linestyle=_LINES[number % len(_LINES)],
-            markersize=5,
+            **_style(number),
             label=name,
         )
     axis.axhline(0, color="0.7", linewidth=1, zorder=0)
@@ -161,9 +157,7 @@ def plot_learning_curves(measures: TransferMeasures, axis: Any = None) -> Any:
             parts * (1 + 0.01 * (number - 1)),
             [gain.mean for gain in task.curve.values()],
             yerr=np.transpose([_reach(gain) for gain in task.curve.values()]),
-            marker=_MARKERS[number % len(_MARKERS)],
-            linestyle=_LINES[number % len(_LINES)],
-            markersize=5,
+            **_style(number),
             capsize=3,
             label=name,
         )
@@ -228,9 +222,7 @@ def plot_similarity(measures: TransferMeasures, axis: Any = None) -> Any:
         axis.plot(
             layers,
             [measures.similarity[layer][i, j] for layer in layers],
-            marker=_MARKERS[number % len(_MARKERS)],
-            linestyle=_LINES[number % len(_LINES)],
-            markersize=5,
+            **_style(number),
             label=name,
         )
     own = [np.nanmean(np.diag(measures.similarity[layer])) for layer in layers]
@@ -290,6 +282,15 @@ def _axis(axis: Any, size: tuple[float, float]) -> Any:
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained").add_subplot()
+
+
+def _style(number: int) -> dict[str, Any]:
+    """Returns how a line is told from others, without color."""
+    return {
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "linestyle": _LINES[number % len(_LINES)],
+        "markersize": 5,
+    }
 
 
 def _reach(interval: MeanAndInterval) -> tuple[float, float]:

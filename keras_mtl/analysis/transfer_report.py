@@ -39,7 +39,9 @@ class TransferReport:
     agreement: float
     commands: str
 
-    def write(self, path: str | Path, title: str = "Do these tasks help each other?"):
+    def write(
+        self, path: str | Path, title: str = "Do these tasks help each other?"
+    ) -> Path:
         """Writes a page of one file, which opens without a network.
 
         Needs matplotlib and Jinja2 (the extra `analysis`).
