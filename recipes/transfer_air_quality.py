@@ -25,8 +25,7 @@ import numpy as np
 from following_advice import compare
 
 import keras_mtl
-from keras_mtl.analysis import TransferStudy
-from keras_mtl.analysis.transfer_study import REMEDIES
+from keras_mtl.analysis import REMEDIES, TransferStudy
 
 HOURS_OF_A_WEEK = 168
 

@@ -19,8 +19,7 @@ import keras
 from following_advice import compare
 
 import keras_mtl
-from keras_mtl.analysis import TransferStudy
-from keras_mtl.analysis.transfer_study import REMEDIES
+from keras_mtl.analysis import REMEDIES, TransferStudy
 
 SHORT = {"income_over_50k": "income", "never_married": "married"}
 

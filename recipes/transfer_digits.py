@@ -21,8 +21,7 @@ from following_advice import compare
 from sklearn.datasets import load_digits
 
 import keras_mtl
-from keras_mtl.analysis import TransferStudy
-from keras_mtl.analysis.transfer_study import REMEDIES
+from keras_mtl.analysis import REMEDIES, TransferStudy
 
 CLASSES = {"digit": 10, "odd": 2, "hole": 2}
 

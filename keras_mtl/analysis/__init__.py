@@ -29,9 +29,10 @@ from keras_mtl.analysis.transfer_plots import (
     plot_transfer,
 )
 from keras_mtl.analysis.transfer_report import TransferReport
-from keras_mtl.analysis.transfer_study import TransferStudy
+from keras_mtl.analysis.transfer_study import REMEDIES, TransferStudy
 
 __all__ = [
+    "REMEDIES",
     "Advice",
     "Affinity",
     "ConflictMeasures",

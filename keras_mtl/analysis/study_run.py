@@ -15,10 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mtl.analysis.fingerprint import fingerprint
 from keras_mtl.analysis.gradient_conflict import GradientConflict
 from keras_mtl.analysis.representations import centred_kernels
 from keras_mtl.analysis.task_affinity import TaskAffinity
+from keras_mtl.data.only_tasks import only_tasks
 from keras_mtl.models import MultiTaskModel
 
 PLAIN, WIDE = "plain", "wide"
@@ -203,46 +203,39 @@ def _measured(
     return arrays, conflict.layer_names
 
 
-def made_by(
-    model: MultiTaskModel, metrics: Sequence[str], data: str, arguments: Mapping
-) -> str:
-    """Returns a fingerprint of what a training depends on.
+def arguments_of(run: Run, fit_arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `fit`: more epochs of fewer rows are as many steps."""
+    arguments = dict(fit_arguments)
+    if run.fraction != 1.0:
+        epochs = arguments.get("epochs", 1)
+        arguments["epochs"] = max(1, round(epochs / run.fraction))
+    return arguments
+
+
+def data_of(
+    run: Run, model: MultiTaskModel, data: Any, fraction: float = 1.0
+) -> tuple[Any, ...]:
+    """Returns the inputs and labels that a model reads, and a part of their rows.
 
     Args:
-        model: The compiled model.
-        metrics: Names of its metrics in the logs.
-        data: Fingerprint of the data.
-        arguments: Arguments of `fit`.
+        run: Which training it is.
+        model: Its model.
+        data: Arguments `x`, `y` and `sample_weight` of `fit`, or a dataset.
+        fraction: The part, of arrays.
     """
-    compiled = dict(model.compile_arguments)
-    callbacks = arguments.get("callbacks") or []
-    return fingerprint(
-        {
-            "layers": [[layer.dtype_policy.name, layer] for layer in model.layers],
-            "variables": [list(v.shape) for v in model.trainable_variables],
-            "compiled": {**compiled, "optimizer": model.optimizer},
-            "metrics": list(metrics),
-            "data": data,
-            "callbacks": [[type(each).__name__, vars(each)] for each in callbacks],
-            "fit": {k: v for k, v in arguments.items() if k not in _NOT_SETTINGS},
-        }
+    data = tuple(data) if isinstance(data, tuple | list) else (data,)
+    found = only_tasks(data, run.tasks)
+    x, *rest = found if isinstance(found, tuple) else (found,)
+    if len(data) == 1:
+        return (x,)
+    if isinstance(x, Mapping) and isinstance(getattr(model, "input", 0), Mapping):
+        x = {name: x[name] for name in model.input}
+    if fraction == 1.0:
+        return (x, *rest)
+    rows = len(keras.tree.flatten(x)[0])
+    # The same rows for all companies of a seed; more of them has those of fewer.
+    order = np.random.default_rng(run.seed).permutation(rows)
+    kept = np.sort(order[: max(1, math.ceil(fraction * rows))])
+    return keras.tree.map_structure(
+        lambda each: None if each is None else np.asarray(each)[kept], (x, *rest)
     )
-
-
-_NOT_SETTINGS = ("verbose", "callbacks")
-
-
-def fingerprint_of_data(data: Any) -> str:
-    """Returns a fingerprint of data: of arrays their content, else their kind.
-
-    Args:
-        data: A nest of arrays and datasets.
-    """
-    digest = hashlib.sha256()
-    for leaf in keras.tree.flatten(data):
-        if isinstance(leaf, np.ndarray) and leaf.dtype != object:
-            digest.update(f"{leaf.shape} {leaf.dtype}".encode())
-            digest.update(np.ascontiguousarray(leaf).data)
-        else:
-            digest.update(type(leaf).__name__.encode())
-    return digest.hexdigest()

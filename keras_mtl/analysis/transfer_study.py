@@ -1,9 +1,6 @@
 """Which tasks help each other: trains them alone, together, and in between."""
 
-import dataclasses
 import inspect
-import json
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,14 +10,16 @@ import keras
 import numpy as np
 
 from keras_mtl.analysis.advice import Advice, advise
+from keras_mtl.analysis.fingerprint import fingerprint_of_data, made_by
+from keras_mtl.analysis.study_plan import StudyPlan, Variant, variants_of
 from keras_mtl.analysis.study_progress import StudyProgress
 from keras_mtl.analysis.study_run import (
     PLAIN,
     WIDE,
     Run,
     RunRecord,
-    fingerprint_of_data,
-    made_by,
+    arguments_of,
+    data_of,
     train,
 )
 from keras_mtl.analysis.task_groups import group_tasks
@@ -32,25 +31,15 @@ from keras_mtl.analysis.transfer_measures import (
 )
 from keras_mtl.analysis.transfer_report import TransferReport, rank_agreement
 from keras_mtl.argument_checks import check_count, check_number
-from keras_mtl.data.only_tasks import only_tasks, task_names_of
+from keras_mtl.data.only_tasks import task_names_of
 from keras_mtl.metrics.metric_direction import is_higher_better
 from keras_mtl.models import MultiTaskModel
 
-PLAN = "plan.json"
 REMEDIES = {
     "scale_invariant": {"weighting": "scale_invariant"},
     "upgrad": {"aggregator": "upgrad"},
 }
 """What is tried against unequal losses and against conflict, by its name."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Variant:
-    """Trainings that differ in their seeds alone."""
-
-    tasks: tuple[str, ...]
-    kind: str = PLAIN
-    fraction: float = 1.0
 
 
 class TransferStudy:
@@ -237,7 +226,14 @@ class TransferStudy:
                 f"`remedies` must have other names than 'plain' and 'wide'. "
                 f"Received: {taken}"
             )
-        variants = self._variants(pairs, leave_one_out, width, remedies, fractions)
+        variants = variants_of(
+            self.task_names,
+            pairs,
+            leave_one_out,
+            width is not None,
+            remedies,
+            fractions,
+        )
         with StudyProgress(
             len(variants) * (self.seeds + len(self.settings) - 1), verbose
         ) as progress:
@@ -245,7 +241,9 @@ class TransferStudy:
                 self._train_variant(variant, width, remedies, progress)
                 for variant in variants
             ]
-        self._write_plan(variants, chosen, width, remedies)
+        said = {name: str(changed) for name, changed in remedies.items()}
+        plan = StudyPlan(variants, chosen, self.seeds, width, said)
+        plan.write(self.directory)
         return self
 
     def measures(self) -> TransferMeasures:
@@ -254,26 +252,24 @@ class TransferStudy:
         Raises:
             ValueError: Before `run`.
         """
-        plan = self._read_plan()
+        plan = StudyPlan.read(self.directory)
         records = {}
-        for variant, setting in plan["variants"]:
-            for seed in range(plan["seeds"]):
-                run = Run(*variant[:1], seed, *variant[1:], setting)
-                record = RunRecord.read(self.directory, run)
-                if record is None:
-                    raise ValueError(
-                        f"`run` must be called first. Received: no record of {run} in "
-                        f"{self.directory}"
-                    )
-                records[run.tasks, run.kind, run.fraction, seed] = record
+        for run in plan.runs:
+            record = RunRecord.read(self.directory, run)
+            if record is None:
+                raise ValueError(
+                    f"`run` must be called first. Received: no record of {run} in "
+                    f"{self.directory}"
+                )
+            records[run.tasks, run.kind, run.fraction, run.seed] = record
         return measure(
             self.task_names,
-            plan["seeds"],
+            plan.seeds,
             self.metrics,
             self.higher_is_better,
             records,
-            plan["width"],
-            list(plan["remedies"]),
+            plan.width,
+            list(plan.remedies),
         )
 
     def advice(self, margin: float = 1.0) -> dict[str, Advice]:
@@ -347,40 +343,9 @@ class TransferStudy:
             f"# {self.seeds} seeds, metrics {self.metrics}, fit {fit}"
         )
 
-    # What is trained
-
-    def _variants(
-        self,
-        pairs: bool,
-        leave_one_out: bool,
-        width: float | None,
-        remedies: Mapping[str, Any],
-        fractions: Sequence[float],
-    ) -> list[_Variant]:
-        tasks = tuple(self.task_names)
-        alone = [(task,) for task in tasks]
-        companies = [*alone, tasks]
-        found = [_Variant(company) for company in companies]
-        found += [_Variant(tasks, WIDE)] if width is not None else []
-        found += [_Variant(tasks, name) for name in remedies]
-        if leave_one_out:
-            found += [_Variant(tuple(t for t in tasks if t != out)) for out in tasks]
-        if pairs:
-            found += [
-                _Variant((first, second))
-                for place, first in enumerate(tasks)
-                for second in tasks[place + 1 :]
-            ]
-        found += [
-            _Variant(company, PLAIN, float(fraction))
-            for fraction in sorted(fractions)
-            for company in companies
-        ]
-        return list(dict.fromkeys(found))
-
     def _train_variant(
         self,
-        variant: _Variant,
+        variant: Variant,
         width: float | None,
         remedies: Mapping[str, Mapping[str, Any]],
         progress: StudyProgress,
@@ -388,7 +353,7 @@ class TransferStudy:
         """Trains with all seeds, and returns the number of the settings."""
 
         def trained(seed: int, setting: int) -> RunRecord:
-            run = Run(variant.tasks, seed, variant.kind, variant.fraction, setting)
+            run = variant.run(seed, setting)
             with progress.of(run):
                 return self._train_or_read(run, width, remedies, progress)
 
@@ -421,7 +386,7 @@ class TransferStudy:
     ) -> RunRecord:
         keras.utils.set_random_seed(run.seed)
         model = self._make(run, width, remedies)
-        arguments = self._arguments(run)
+        arguments = arguments_of(run, self.fit_arguments)
         names = [self.metrics[task] for task in run.tasks]
         if self._data_fingerprint is None:
             self._data_fingerprint = fingerprint_of_data(
@@ -434,8 +399,8 @@ class TransferStudy:
         record = train(
             run,
             model,
-            self._data_of(run, model, self.data, run.fraction),
-            self._data_of(run, model, self.validation_data),
+            data_of(run, model, self.data, run.fraction),
+            data_of(run, model, self.validation_data),
             self.metrics,
             run.tasks == tuple(self.task_names)
             and run.kind == PLAIN
@@ -470,66 +435,3 @@ class TransferStudy:
         if run.kind in remedies:
             model.compile(**{**model.compile_arguments, **remedies[run.kind]})
         return model
-
-    def _arguments(self, run: Run) -> dict[str, Any]:
-        """Returns arguments of `fit`: more epochs of fewer rows are as many steps."""
-        arguments = dict(self.fit_arguments)
-        if run.fraction != 1.0:
-            epochs = arguments.get("epochs", 1)
-            arguments["epochs"] = max(1, round(epochs / run.fraction))
-        return arguments
-
-    def _data_of(
-        self, run: Run, model: MultiTaskModel, data: Any, fraction: float = 1.0
-    ) -> tuple[Any, ...]:
-        data = tuple(data) if isinstance(data, tuple | list) else (data,)
-        found = only_tasks(data, run.tasks)
-        x, *rest = found if isinstance(found, tuple) else (found,)
-        if len(data) == 1:
-            return (x,)
-        if isinstance(x, Mapping) and isinstance(getattr(model, "input", 0), Mapping):
-            x = {name: x[name] for name in model.input}
-        if fraction == 1.0:
-            return (x, *rest)
-        rows = len(keras.tree.flatten(x)[0])
-        # The same rows for all companies of a seed; more of them has those of fewer.
-        order = np.random.default_rng(run.seed).permutation(rows)
-        kept = np.sort(order[: max(1, math.ceil(fraction * rows))])
-        return keras.tree.map_structure(
-            lambda each: None if each is None else np.asarray(each)[kept], (x, *rest)
-        )
-
-    # The plan, for who reads the records in another process
-
-    def _write_plan(
-        self,
-        variants: Sequence[_Variant],
-        settings: Sequence[int],
-        width: float | None,
-        remedies: Mapping[str, Any],
-    ) -> None:
-        said = {
-            "variants": [
-                [dataclasses.astuple(variant), setting]
-                for variant, setting in zip(variants, settings, strict=True)
-            ],
-            "seeds": self.seeds,
-            "width": width,
-            "remedies": {name: str(changed) for name, changed in remedies.items()},
-        }
-        written = self.directory / f"{PLAN}.part"
-        written.write_text(json.dumps(said))
-        written.replace(self.directory / PLAN)
-
-    def _read_plan(self) -> dict[str, Any]:
-        path = self.directory / PLAN
-        if not path.exists():
-            raise ValueError(
-                f"`run` must be called first. Received: no {PLAN} in {self.directory}"
-            )
-        plan = json.loads(path.read_text())
-        plan["variants"] = [
-            ((tuple(tasks), kind, fraction), setting)
-            for (tasks, kind, fraction), setting in plan["variants"]
-        ]
-        return plan
