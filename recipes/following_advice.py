@@ -9,27 +9,48 @@ from keras_mtl.metrics import RelativeImprovement, ResultsTable
 
 
 class Network(NamedTuple):
-    """One network: its tasks, whether it is wider, and arguments of `compile`."""
+    """One network.
+
+    Attributes:
+        tasks: Those that it is trained for.
+        used_for: Those whose predictions are taken from it.
+        wider: Whether its trunk is wider.
+        compiled: Arguments of `compile` that are changed.
+    """
 
     tasks: tuple[str, ...]
+    used_for: tuple[str, ...]
     wider: bool = False
     compiled: dict | None = None
+
+    def __str__(self):
+        said = " + ".join(self.tasks)
+        said += ", wider" if self.wider else ""
+        said += f", {self.compiled}" if self.compiled else ""
+        return f"({said}) for {', '.join(self.used_for)}"
 
 
 def networks(advice, remedies):
     """Returns the networks that advice asks for.
 
     Tasks that had better share less, or leave, have a network of their own; the others
-    are together, in a wider trunk and with a remedy if one of them asks for it.
+    are together, in a wider trunk and with a remedy if one of them asks for it. A task
+    may be in both: who should share more keeps its partners, as company.
     """
     apart = [t for t, a in advice.items() if a.verdict in ("share less", "leave out")]
-    together = tuple(task for task in advice if task not in apart)
-    found = [Network((task,)) for task in apart]
-    if together:
-        asked = [advice[task] for task in together]
-        remedy = next((a.remedy for a in asked if a.remedy in remedies), None)
-        wider = any(a.verdict == "widen" for a in asked)
-        found.append(Network(together, wider, remedies.get(remedy)))
+    found = [Network((task,), (task,)) for task in apart]
+    asked = {task: a for task, a in advice.items() if task not in apart}
+    if asked:
+        company = {
+            partner
+            for a in asked.values()
+            if a.verdict == "share more"
+            for partner in a.partners
+        }
+        tasks = tuple(task for task in advice if task in asked or task in company)
+        remedy = next((a.remedy for a in asked.values() if a.remedy in remedies), None)
+        wider = any(a.verdict == "widen" for a in asked.values())
+        found.append(Network(tasks, tuple(asked), wider, remedies.get(remedy)))
     return found
 
 
@@ -51,12 +72,12 @@ def compare(study, test, advice, metrics, higher_is_better, remedies, seeds):
     """
     tasks = tuple(study.task_names)
     ways = {
-        "single-task": [Network((task,)) for task in tasks],
-        "together": [Network(tasks)],
+        "single-task": [Network((task,), (task,)) for task in tasks],
+        "together": [Network(tasks, tasks)],
         "as advised": networks(advice, remedies),
     }
-    said = ", ".join(" + ".join(network.tasks) for network in ways["as advised"])
-    print(f"as advised: {said}")
+    for network in ways["as advised"]:
+        print(f"as advised: {network}")
     names = list(metrics.values())
     table = ResultsTable(
         {**dict.fromkeys(names, higher_is_better), "delta-m %": True},
@@ -76,7 +97,7 @@ def compare(study, test, advice, metrics, higher_is_better, remedies, seeds):
 
 
 def train(study, network, test, metrics, seed):
-    """Returns the test metrics of one network by name."""
+    """Returns the test metrics by name of what one network is used for."""
     keras.utils.set_random_seed(seed)
     width = {"width": float(len(study.task_names))} if network.wider else {}
     model = study.build(list(network.tasks), **width)
@@ -96,6 +117,6 @@ def train(study, network, test, metrics, seed):
         **study.fit_arguments,
     )
     logs = model.evaluate(*of_tasks(test), verbose=0, return_dict=True)
-    found = {metrics[task]: logs[metrics[task]] for task in network.tasks}
+    found = {metrics[task]: logs[metrics[task]] for task in network.used_for}
     assert all(map(math.isfinite, found.values()))
     return found

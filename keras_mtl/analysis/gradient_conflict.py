@@ -98,7 +98,7 @@ class GradientConflict(ProbeCallback):
     """
 
     def __init__(self, every: int = 10, fraction: float | None = None) -> None:
-        super().__init__(every, fraction, cost=2)
+        super().__init__(every, fraction)
 
     @property
     def layer_names(self) -> list[str]:

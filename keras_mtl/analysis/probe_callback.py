@@ -17,10 +17,9 @@ class ProbeCallback(keras.callbacks.Callback):
     Args:
         every: Integer, n.
         fraction: Float in (0, 1] or `None`, the part of a batch that is looked at.
-        cost: Passes through the network per task, in forward passes, beside one.
     """
 
-    def __init__(self, every: int, fraction: float | None, cost: int) -> None:
+    def __init__(self, every: int, fraction: float | None) -> None:
         super().__init__()
         self.every = check_count("every", every)
         if fraction is not None:
@@ -31,7 +30,6 @@ class ProbeCallback(keras.callbacks.Callback):
         self.epochs: list[int] = []
         self.history: list[Any] = []
         self._sums: list[list[np.ndarray]] = []
-        self._cost = cost
         self._probe: GradientProbe | None = None
 
     @property
@@ -89,8 +87,9 @@ class ProbeCallback(keras.callbacks.Callback):
         fraction = self.fraction
         if fraction is None:
             # What every tenth step takes is to be no more than 8 % of the time of
-            # training, of which a step is three forward passes.
-            passes = 1 + self._cost * len(self.task_names)
+            # training, of which a step is three forward passes; a measurement is one,
+            # and a backward pass, as much as two, for each task.
+            passes = 1 + 2 * len(self.task_names)
             fraction = min(1.0, 0.08 * max(self.every, 10) * 3 / passes)
             if _takes_whole_batches(model):
                 fraction = 1.0

@@ -10,7 +10,7 @@ from keras import ops
 from keras_mtl.analysis.data_frame import data_frame
 from keras_mtl.analysis.probe_callback import ProbeCallback
 from keras_mtl.analysis.task_groups import group_tasks
-from keras_mtl.argument_checks import check_number
+from keras_mtl.argument_checks import check_count, check_number
 from keras_mtl.engine.gradient_probe import GradientProbe, ProbedBatch
 
 
@@ -25,11 +25,13 @@ class Affinity:
         look_ahead: The part of the loss that the step took away.
         first_order: The same, as the gradients predict it.
         steps: In how many steps a pair was measured.
+        look_aheads: In how many of those there was a look-ahead.
     """
 
     look_ahead: np.ndarray
     first_order: np.ndarray
     steps: np.ndarray
+    look_aheads: np.ndarray
 
 
 class TaskAffinity(ProbeCallback):
@@ -46,8 +48,9 @@ class TaskAffinity(ProbeCallback):
     the loss of the second is 0, do not count for the pair.
 
     The measurement is part of the compiled training step, and changes nothing of the
-    training: on a part of the batch, every n-th step, a forward pass, a backward pass
-    for each task and, for the look-ahead, one more forward pass for each. A step took
+    training: on a part of the batch, every n-th step, a forward pass and a backward
+    pass for each task. The look-ahead takes one more forward pass for each task, and
+    is done in one of T measurements. A step took
     1.06 to 1.25 times that without, with `every=10` and 2 or 8 tasks, and 0.99 to 1.2
     without the look-ahead (`python benchmarks/analysis.py`, docs/speed.md).
 
@@ -59,6 +62,9 @@ class TaskAffinity(ProbeCallback):
             first-order form.
         look_ahead: Whether to look ahead; `False` leaves the first-order form alone.
             Defaults to `True`.
+        look_ahead_every: Integer, m: one of m measurements looks ahead, the first
+            among them, so that it is every $nm$-th step. Defaults to `None`: the
+            number of tasks, so that a measurement has one forward pass more on average.
         fraction: Float in (0, 1], the part of a batch that is looked at. Defaults to
             `None`: what takes less than a tenth of the time of training with
             `every=10`, and more only if n is greater; at most all.
@@ -96,13 +102,17 @@ class TaskAffinity(ProbeCallback):
         every: int = 10,
         step_size: float | None = None,
         look_ahead: bool = True,
+        look_ahead_every: int | None = None,
         fraction: float | None = None,
     ) -> None:
-        super().__init__(every, fraction, cost=3 if look_ahead else 2)
+        super().__init__(every, fraction)
         if step_size is not None:
             check_number("step_size", step_size, above=0)
         self.step_size = step_size
         self.look_ahead = look_ahead
+        if look_ahead_every is not None:
+            check_count("look_ahead_every", look_ahead_every)
+        self.look_ahead_every = look_ahead_every
 
     @property
     def matrix(self) -> np.ndarray:
@@ -125,7 +135,7 @@ class TaskAffinity(ProbeCallback):
         """Returns a `pandas.DataFrame`, a row for each epoch and pair of tasks.
 
         Its columns are epoch, task (whose step it is), other (whose loss it is),
-        look_ahead, first_order and steps.
+        look_ahead, first_order, steps and look_aheads.
         """
         rows = [
             {
@@ -135,21 +145,24 @@ class TaskAffinity(ProbeCallback):
                 "look_ahead": found.look_ahead[i, j],
                 "first_order": found.first_order[i, j],
                 "steps": int(found.steps[i, j]),
+                "look_aheads": int(found.look_aheads[i, j]),
             }
             for epoch, found in zip(self.epochs, self.history, strict=True)
             for i, task in enumerate(self.task_names)
             for j, other in enumerate(self.task_names)
         ]
-        columns = ["epoch", "task", "other", "look_ahead", "first_order", "steps"]
-        return data_frame(rows, columns)
+        values = ["look_ahead", "first_order", "steps", "look_aheads"]
+        return data_frame(rows, ["epoch", "task", "other", *values])
 
     def _make_probe(self, fraction: float) -> GradientProbe:
         positions = [p for layer in self.layers for p in layer.positions]
+        tasks = len(self.task_names)
+        between = (self.look_ahead_every or tasks) if self.look_ahead else None
         return _Probe(
             positions,
-            len(self.task_names),
+            tasks,
             self.step_size,
-            self.look_ahead,
+            between,
             self.every,
             fraction,
         )
@@ -166,15 +179,16 @@ class _Probe(GradientProbe):
         positions: Sequence[int],
         num_tasks: int,
         step_size: float | None,
-        look_ahead: bool,
+        look_ahead_every: int | None,
         every: int,
         fraction: float,
     ) -> None:
-        super().__init__(every, fraction, False, not look_ahead, "task_affinity")
+        in_rows = look_ahead_every is None
+        super().__init__(every, fraction, False, in_rows, "task_affinity")
         self.positions = positions
         self.step_size = step_size
-        self.look_ahead = look_ahead
-        for name in ("look_ahead", "first_order", "pairs"):
+        self.look_ahead_every = look_ahead_every
+        for name in ("look_ahead", "first_order", "pairs", "look_aheads"):
             self.add_sum((num_tasks, num_tasks), name)
 
     def measure(self, batch: ProbedBatch) -> list[Any]:
@@ -187,13 +201,23 @@ class _Probe(GradientProbe):
         first_order = (
             step * batch.gramians([self.positions])[0] * scale[None, :] * pairs
         )
-        if not self.look_ahead:
-            return [ops.zeros_like(first_order), first_order, pairs]
-        # The first is without a step, by the same pass as the others: on its way the
-        # forward pass of the gradients may draw the masks of dropout in another order.
-        found = batch.losses_with_each(self._after_steps(batch, step))
-        before, after = ops.cast(found[:1], "float32"), ops.cast(found[1:], "float32")
-        return [(before - after) * scale[None, :] * pairs, first_order, pairs]
+
+        def look_ahead() -> list[Any]:
+            # The first is without a step, by the same pass as the others: on its way
+            # the forward pass of the gradients may draw masks in another order.
+            found = batch.losses_with_each(self._after_steps(batch, step))
+            found = ops.cast(found, "float32")
+            return [(found[:1] - found[1:]) * scale[None, :] * pairs, pairs]
+
+        def nothing() -> list[Any]:
+            return [ops.zeros_like(pairs), ops.zeros_like(pairs)]
+
+        if self.look_ahead_every is None:
+            changes, look_aheads = nothing()
+        else:
+            every = self.every * self.look_ahead_every
+            changes, look_aheads = self.if_due(every, look_ahead, nothing)
+        return [changes, first_order, pairs, look_aheads]
 
     def _after_steps(self, batch: ProbedBatch, step: Any) -> dict[int, Any]:
         """Returns the shared variables before and after a step for each task."""
@@ -208,6 +232,6 @@ class _Probe(GradientProbe):
 
 
 def _means(sums: list[np.ndarray]) -> Affinity:
-    look_ahead, first_order, pairs = sums
+    changes, first_order, pairs, look_aheads = sums
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Affinity(look_ahead / pairs, first_order / pairs, pairs)
+        return Affinity(changes / look_aheads, first_order / pairs, pairs, look_aheads)

@@ -103,6 +103,7 @@ class GradientProbe(keras.metrics.Metric):
         self.sums: list[keras.Variable] = []
         self.steps = self.add_variable((), "zeros", dtype="int32", name="steps")
         self._steps_of_python = 0
+        self._in_python = False
 
     def add_sum(self, shape: Sequence[int], name: str) -> keras.Variable:
         """Adds a variable that measurements are added to."""
@@ -120,12 +121,14 @@ class GradientProbe(keras.metrics.Metric):
         Args:
             probed_batch: Returns the batch. Called if it is needed.
         """
-        due = ops.equal(ops.mod(ops.convert_to_tensor(self.steps), self.every), 0)
 
         def nothing() -> list[Any]:
             return [ops.zeros(tuple(v.shape), "float32") for v in self.sums]
 
-        self._add(ops.cond(due, lambda: self._measured(probed_batch()), nothing))
+        self._in_python = False
+        self._add(
+            self.if_due(self.every, lambda: self._measured(probed_batch()), nothing)
+        )
         self.steps.assign_add(1)
 
     def update_eagerly(self, probed_batch: Callable[[], ProbedBatch]) -> None:
@@ -134,9 +137,28 @@ class GradientProbe(keras.metrics.Metric):
         Args:
             probed_batch: Returns the batch. Called if it is needed.
         """
-        if self._steps_of_python % self.every == 0:
-            self._add(self._measured(probed_batch()))
+        self._in_python = True
+        measured = self.if_due(
+            self.every, lambda: self._measured(probed_batch()), lambda: None
+        )
+        if measured is not None:
+            self._add(measured)
         self._steps_of_python += 1
+
+    def if_due(
+        self, every: int, do: Callable[[], Any], otherwise: Callable[[], Any]
+    ) -> Any:
+        """Returns the result of one function in every n-th step, else of another.
+
+        Args:
+            every: Integer, n. The first step is one of them.
+            do: Called in those steps.
+            otherwise: Called in the others; its results are of the same shapes.
+        """
+        if self._in_python:
+            return do() if self._steps_of_python % every == 0 else otherwise()
+        steps = ops.convert_to_tensor(self.steps)
+        return ops.cond(ops.equal(ops.mod(steps, every), 0), do, otherwise)
 
     @property
     def counted(self) -> bool:

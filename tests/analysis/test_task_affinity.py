@@ -20,7 +20,8 @@ from keras_mtl.analysis import TaskAffinity
 
 def measured(model, names, labels=None, **arguments):
     x, y = data(names=names)
-    affinity = TaskAffinity(**{"every": 1, "fraction": 1.0, **arguments})
+    arguments = {"every": 1, "look_ahead_every": 1, "fraction": 1.0, **arguments}
+    affinity = TaskAffinity(**arguments)
     model.fit(x, labels or y, batch_size=ROWS, verbose=0, callbacks=[affinity])
     return affinity
 
@@ -159,12 +160,38 @@ def test_without_look_ahead():
     model.compile("sgd", loss="mse")
     keras.utils.set_random_seed(0)
     affinity = measured(model, NAMES, step_size=0.01, look_ahead=False)
-    assert (affinity.total.look_ahead == 0).all()
+    assert np.isnan(affinity.total.look_ahead).all()
+    assert (affinity.total.look_aheads == 0).all()
     np.testing.assert_array_equal(affinity.matrix, affinity.total.first_order)
+
+
+@pytest.mark.parametrize(("every", "look_aheads"), [(None, 2), (4, 2), (3, 2), (9, 1)])
+def test_one_of_some_measurements_looks_ahead(every, look_aheads):
+    """Of 5 measurements of 3 tasks; the first among them, which is as if all did."""
+    x, y = data()
+    found = []
+    for look_ahead_every in (1, every):
+        keras.utils.set_random_seed(0)
+        model = two_layers()
+        model.compile(keras.optimizers.SGD(0.0), loss="mse")
+        affinity = TaskAffinity(2, 0.01, True, look_ahead_every, 1.0)
+        model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[affinity])
+        found.append(affinity)
+    each, some = (affinity.total for affinity in found)
+    assert (each.look_aheads == 5).all()
+    assert (some.look_aheads == look_aheads).all()
+    assert (some.steps == 5).all()
+    np.testing.assert_allclose(some.first_order, each.first_order, rtol=1e-5)
+    assert np.isfinite(some.look_ahead).all()
+    frame = found[1].to_frame()
+    assert frame.look_aheads.sum() == 9 * look_aheads
+    assert frame.look_ahead.isna().equals(frame.look_aheads == 0)
 
 
 def test_errors():
     with pytest.raises(ValueError, match=r"`step_size`.*Received: step_size=0"):
         TaskAffinity(step_size=0)
+    with pytest.raises(ValueError, match=r"`look_ahead_every`.*Received: .*0"):
+        TaskAffinity(look_ahead_every=0)
     with pytest.raises(ValueError, match="first epoch"):
         _ = TaskAffinity().matrix
