@@ -27,7 +27,7 @@ from keras_mtl.analysis import REMEDIES, TransferStudy
 
 CLASSES = {"digit": 10, "odd": 2, "hole": 2}
 RARE = ("odd", "hole")
-BATCH = 40
+BATCH = 32
 
 
 def load(train_rows):
@@ -76,7 +76,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--train-rows", type=int, default=800)
     parser.add_argument("--directory", default="transfer_digits")
     parser.add_argument("--page", default="transfer.html")

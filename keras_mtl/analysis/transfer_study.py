@@ -297,7 +297,8 @@ class TransferStudy:
             path: File to write, `.html`: one file, which opens without a network.
                 Defaults to `None`, none.
             max_networks: Integer, how many networks can be afforded, for the groups of
-                tasks. Defaults to two, or three for six tasks or more.
+                tasks. Defaults to two, or three for six tasks or more; of two tasks
+                there are no groups, unless it is given.
             margin: Float, the percentage below which a difference does not matter.
                 Defaults to 1.
             title: String, of the page.
@@ -310,20 +311,23 @@ class TransferStudy:
         """
         measures = self.measures()
         names = list(self.task_names)
+        grouped = max_networks is not None or len(names) > 2
         if max_networks is None:
             max_networks = 2 if len(names) < 6 else 3
         check_count("max_networks", max_networks)
+
+        def groups(gains: np.ndarray | None) -> list[list[str]]:
+            if not grouped or gains is None or not np.isfinite(gains).all():
+                return []
+            return group_tasks(gains, max_networks, names)
+
         affinity, transfer = measures.affinity, measures.transfer
-        of_pairs = np.where(np.eye(len(names), dtype=bool), 0.0, transfer)
-        there = affinity is not None and np.isfinite(affinity).all()
         report = TransferReport(
             measures,
             advise(measures, margin),
-            group_tasks(affinity, max_networks, names) if there else [],
-            group_tasks(of_pairs, max_networks, names)
-            if np.isfinite(of_pairs).all()
-            else [],
-            rank_agreement(affinity, transfer) if there else float("nan"),
+            groups(affinity),
+            groups(np.where(np.eye(len(names), dtype=bool), 0.0, transfer)),
+            float("nan") if affinity is None else rank_agreement(affinity, transfer),
             self._commands(),
         )
         if path is not None:

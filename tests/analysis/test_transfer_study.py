@@ -6,6 +6,7 @@ import pytest
 
 import keras_mtl
 from keras_mtl.analysis import TransferStudy
+from keras_mtl.analysis.study_plan import StudyPlan
 
 TASKS = ["a", "b", "c"]
 RNG = np.random.default_rng(0)
@@ -117,8 +118,7 @@ def test_all_companies_have_the_same_budget_of_tuning(tmp_path):
     settings = [{"learning_rate": 1e-6}, {"learning_rate": 0.05}]
     made = study(tmp_path, **SHORT, settings=settings)
     assert fits(made, **FEW) == 4 * 3
-    plan = made._read_plan()
-    assert {setting for _, setting in plan["variants"]} == {1}
+    assert set(StudyPlan.read(tmp_path).settings) == {1}
 
 
 class Batches(keras.utils.PyDataset):
