@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import keras
 
+from keras_mtl.analysis import REMEDIES
 from keras_mtl.metrics import RelativeImprovement, ResultsTable
 
 
@@ -30,7 +31,7 @@ class Network(NamedTuple):
         return f"({said}) for {', '.join(self.used_for)}"
 
 
-def networks(advice, remedies):
+def networks(advice):
     """Returns the networks that advice asks for.
 
     Tasks that had better share less, or leave, have a network of their own; the others
@@ -48,13 +49,13 @@ def networks(advice, remedies):
             for partner in a.partners
         }
         tasks = tuple(task for task in advice if task in asked or task in company)
-        remedy = next((a.remedy for a in asked.values() if a.remedy in remedies), None)
+        remedy = next((a.remedy for a in asked.values() if a.remedy in REMEDIES), None)
         wider = any(a.verdict == "widen" for a in asked.values())
-        found.append(Network(tasks, tuple(asked), wider, remedies.get(remedy)))
+        found.append(Network(tasks, tuple(asked), wider, REMEDIES.get(remedy)))
     return found
 
 
-def compare(study, test, advice, metrics, higher_is_better, remedies, seeds):
+def compare(study, test, report, metrics, higher_is_better, groups=False):
     """Prints the test metrics of single tasks, all together, and as advised.
 
     Networks are trained anew with other seeds than those of the study, and taken at
@@ -64,27 +65,29 @@ def compare(study, test, advice, metrics, higher_is_better, remedies, seeds):
     Args:
         study: The `TransferStudy`.
         test: `(x, y)` of the test data.
-        advice: Its advice by task.
+        report: Its `TransferReport`.
         metrics: By task, the name of the metric in the logs of `evaluate`.
         higher_is_better: Whether more of them is better.
-        remedies: Dict by name of arguments of `compile`.
-        seeds: Number of seeds.
+        groups: Whether the groups of tasks that it recommends are compared, too.
     """
     tasks = tuple(study.task_names)
     ways = {
         "single-task": [Network((task,), (task,)) for task in tasks],
         "together": [Network(tasks, tasks)],
-        "as advised": networks(advice, remedies),
+        "as advised": networks(report.advice),
     }
-    for network in ways["as advised"]:
-        print(f"as advised: {network}")
+    if groups:
+        ways["groups by affinity"] = [Network(each, each) for each in report.groups]
+        ways["groups by pairs"] = [Network(p, p) for p in report.groups_of_pairs]
+    for way in list(ways)[2:]:
+        print(f"{way}: {'; '.join(map(str, ways[way]))}")
     names = list(metrics.values())
     table = ResultsTable(
         {**dict.fromkeys(names, higher_is_better), "delta-m %": True},
         digits={**dict.fromkeys(names, 4), "delta-m %": 2},
-        title=f"Test data, {seeds} seeds",
+        title=f"Test data, {study.seeds} seeds",
     )
-    for seed in range(100, 100 + seeds):
+    for seed in range(100, 100 + study.seeds):
         alone = {}
         for way, needed in ways.items():
             scores = {}

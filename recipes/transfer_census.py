@@ -19,7 +19,7 @@ import keras
 from following_advice import compare
 
 import keras_mtl
-from keras_mtl.analysis import REMEDIES, TransferStudy
+from keras_mtl.analysis import TransferStudy
 
 SHORT = {"income_over_50k": "income", "never_married": "married"}
 
@@ -90,7 +90,7 @@ def main():
     for task, advice in report.advice.items():
         print(f"{task}: {advice}")
     metrics = {task: f"{task}_auc" for task in study.task_names}
-    compare(study, test, report.advice, metrics, True, REMEDIES, options.seeds)
+    compare(study, test, report, metrics, True)
 
 
 if __name__ == "__main__":

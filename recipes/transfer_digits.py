@@ -23,7 +23,7 @@ from following_advice import compare
 from sklearn.datasets import load_digits
 
 import keras_mtl
-from keras_mtl.analysis import REMEDIES, TransferStudy
+from keras_mtl.analysis import TransferStudy
 
 CLASSES = {"digit": 10, "odd": 2, "hole": 2}
 RARE = ("odd", "hole")
@@ -98,7 +98,7 @@ def main():
     for task, advice in report.advice.items():
         print(f"{task}: {advice}")
     metrics = {task: f"{task}_accuracy" for task in study.task_names}
-    compare(study, test, report.advice, metrics, True, REMEDIES, options.seeds)
+    compare(study, test, report, metrics, True)
 
 
 if __name__ == "__main__":
