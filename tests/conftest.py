@@ -20,7 +20,7 @@ import pytest
 
 # Of the tests of functions that are the same on all backends, one in so many is left to
 # the default run of a backend, and most on PyTorch, where they are quickest. On JAX
-# every operation on a new shape compiles. Of those with None, none are.
+# every operation on a new shape compiles.
 _KEPT = {
     "jax": {
         "tests/aggregation": 3,
@@ -32,7 +32,6 @@ _KEPT = {
         "tests/models/test_meta_model": 2,
         "tests/models/test_plain_keras_parity": 2,
         "tests/recipes/test_pareto_toy": 5,
-        "tests/recipes/test_recipes.py test_quickstart": None,
         "tests/layers/sharing": 2,
         "tests/test_examples.py test_page": 3,
         "tests/tuning": 8,
@@ -48,6 +47,7 @@ _KEPT = {
         "tests/distributions": 2,
         "tests/weighting": 2,
         "tests/layers/conditioning": 2,
+        "tests/learners/test_every_learner": 2,
         "tests/tuning": 2,
         "tests/tuning/test_sharing_hyper_model": 4,
         "tests/analysis/test_gradient_conflict": 3,
@@ -58,17 +58,37 @@ _KEPT = {
     },
 }
 
+# Those that train dozens of networks, each of which is compiled where networks are: by
+# default they run on PyTorch. README's first command is the quickstart.
+_COMPILE_MUCH = (
+    "tests/analysis/test_transfer_study.py test_what_is_done_is_not_done_again",
+    "tests/recipes/test_recipes.py test_quickstart",
+    "tests/test_examples.py test_page[docs/searching.md]",
+    "tests/test_examples.py test_page[docs/transfer.md]",
+    "tests/test_examples.py test_docstring_example[keras_mtl.analysis.transfer_study",
+    "tests/tuning/test_conditioning_hyper_model.py test_a_search_finds",
+    "tests/tuning/test_search_report.py test_trials_know_when",
+    "tests/tuning/test_sharing_hyper_model.py test_any_tuner",
+    "tests/tuning/test_sharing_hyper_model.py test_hopeless_trials_are_stopped",
+    "tests/tuning/test_sharing_hyper_model.py test_what_diverges",
+)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Marks the others as slow."""
-    for place, kept in _KEPT.get(keras.backend.backend(), {}).items():
-        here = [
-            item for item in items if place in f"{item.path.as_posix()} {item.name}"
-        ]
-        for index, item in enumerate(here):
-            if kept is None or index % kept:
-                item.add_marker(pytest.mark.slow)
+    backend = keras.backend.backend()
+    names = [f"{item.path.as_posix()} {item.name}" for item in items]
+    slow = {
+        index
+        for index, name in enumerate(names)
+        if backend != "torch" and any(place in name for place in _COMPILE_MUCH)
+    }
+    for place, kept in _KEPT[backend].items():
+        here = [index for index, name in enumerate(names) if place in name]
+        slow |= {index for number, index in enumerate(here) if number % kept}
+    for index in slow:
+        items[index].add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

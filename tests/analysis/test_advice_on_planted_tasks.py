@@ -34,6 +34,6 @@ def test_right_in_nine_of_ten_seeds(family, tmp_path):
     keras.backend.backend() != "torch",
     reason="the other backends compile each of dozens of small networks",
 )
-@pytest.mark.parametrize("family", [planted.interference, planted.capacity])
+@pytest.mark.parametrize("family", planted.EXPECTED)
 def test_one_seed(family, tmp_path):
     assert right(family, 0, tmp_path)
