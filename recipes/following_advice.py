@@ -35,8 +35,9 @@ def networks(advice):
     """Returns the networks that advice asks for.
 
     Tasks that had better share less, or leave, have a network of their own; the others
-    are together, in a wider trunk and with a remedy if one of them asks for it. A task
-    may be in both: who should share more keeps its partners, as company.
+    are together, in a wider trunk and with a remedy if one of them asks for it; of two
+    remedies the first is taken. A task may be in both: who should share more keeps its
+    partners, as company.
     """
     apart = [t for t, a in advice.items() if a.verdict in ("share less", "leave out")]
     found = [Network((task,), (task,)) for task in apart]
@@ -49,6 +50,8 @@ def networks(advice):
             for partner in a.partners
         }
         tasks = tuple(task for task in advice if task in asked or task in company)
+        if len(tasks) == 1:  # What is for company is not for one.
+            return [*found, Network(tasks, tasks)]
         remedy = next((a.remedy for a in asked.values() if a.remedy in REMEDIES), None)
         wider = any(a.verdict == "widen" for a in asked.values())
         found.append(Network(tasks, tuple(asked), wider, REMEDIES.get(remedy)))
@@ -76,9 +79,13 @@ def compare(study, test, report, metrics, higher_is_better, groups=False):
         "together": [Network(tasks, tasks)],
         "as advised": networks(report.advice),
     }
-    if groups:
-        ways["groups by affinity"] = [Network(each, each) for each in report.groups]
-        ways["groups by pairs"] = [Network(p, p) for p in report.groups_of_pairs]
+    recommended = {
+        "groups by affinity": report.groups,
+        "groups by pairs": report.groups_of_pairs,
+    }
+    for way, found in recommended.items():
+        if groups and found:
+            ways[way] = [Network(tuple(group), tuple(group)) for group in found]
     for way in list(ways)[2:]:
         print(f"{way}: {'; '.join(map(str, ways[way]))}")
     names = list(metrics.values())

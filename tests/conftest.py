@@ -61,8 +61,8 @@ _KEPT = {
     },
 }
 
-# Those that train dozens of networks, each of which is compiled where networks are: by
-# default they run on PyTorch. README's first command is the quickstart.
+# Those that train many networks, each of which is compiled but on PyTorch, where they
+# run by default. (The quickstart is run by README's first command as well.)
 _COMPILE_MUCH = (
     "tests/analysis/test_transfer_study.py test_what_is_done_is_not_done_again",
     "tests/recipes/test_recipes.py test_quickstart",

@@ -69,8 +69,8 @@ def advise(measures: TransferMeasures, margin: float = 1.0) -> dict[str, Advice]
     | 8 | else | not enough evidence |
 
     If both rule 2 and rule 3 fit, the one that changes more holds. What makes another
-    task worse for certain, or by the mean by a quarter of what this one gains, is no
-    remedy.
+    task worse is no remedy: worse for certain, or by the mean by a quarter of what this
+    one gains, or by the mean where that task is at a loss with it.
 
     Args:
         measures: What a `TransferStudy` has measured.
@@ -104,7 +104,7 @@ def _advise(task: TaskMeasures, measures: TransferMeasures, margin: float) -> Ad
                 f"{together}, a loss in every pair, and without it the others change "
                 f"by {_percent(others)}",
             )
-        changes = _changes(task, measures)
+        changes = _changes(task, measures, margin)
         if changes:
             name, best = max(changes, key=lambda item: item[1].change.mean)
             said = f"{together}; {_percent(best.gain)} "
@@ -181,7 +181,7 @@ def is_gain(gain: MeanAndInterval, margin: float) -> bool:
 
 
 def _changes(
-    task: TaskMeasures, measures: TransferMeasures
+    task: TaskMeasures, measures: TransferMeasures, margin: float
 ) -> list[tuple[str | None, Remedied]]:
     """Returns what makes up for half of a loss, by name; the width by `None`."""
     tried: Iterable[tuple[str | None, Remedied | None]] = [
@@ -194,19 +194,23 @@ def _changes(
         if found is not None
         and found.change.lower > 0
         and found.change.mean >= -0.5 * task.gain.mean
-        and not _others_pay(task.task, name, measures)
+        and not _others_pay(task.task, name, measures, margin)
     ]
 
 
-def _others_pay(task: str, name: str | None, measures: TransferMeasures) -> bool:
-    """Whether another task loses for certain, or a quarter of what this one gains."""
+def _others_pay(
+    task: str, name: str | None, measures: TransferMeasures, margin: float
+) -> bool:
+    """Whether a remedy for a task is at the cost of another."""
     changes = {
         other: found.wide if name is None else found.remedies[name]
         for other, found in measures.tasks.items()
     }
     gained = changes.pop(task).change.mean
     return any(
-        found.change.upper < 0 or found.change.mean < -0.25 * gained
+        found.change.upper < 0
+        or found.change.mean < -0.25 * gained
+        or (found.change.mean < 0 and is_loss(found.gain, margin))
         for found in changes.values()
     )
 

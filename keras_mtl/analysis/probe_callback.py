@@ -87,9 +87,8 @@ class ProbeCallback(keras.callbacks.Callback):
         fraction = self.fraction
         if fraction is None:
             # What every tenth step takes is to be no more than 8 % of the time of
-            # training, of which a step is three forward passes; a measurement is one,
-            # and a backward pass, as much as two, for each task.
-            passes = 1 + 2 * len(self.task_names)
+            # training, of which a step is three forward passes.
+            passes = self._passes(len(self.task_names))
             fraction = min(1.0, 0.08 * max(self.every, 10) * 3 / passes)
             if _takes_whole_batches(model):
                 fraction = 1.0
@@ -125,6 +124,13 @@ class ProbeCallback(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Lets go of the training."""
         self._probe = None
+
+    def _passes(self, tasks: int) -> float:
+        """Returns what a measurement takes on average, in forward passes.
+
+        That is one, and a backward pass, as much as two, for each task.
+        """
+        return 1 + 2 * tasks
 
     def _make_probe(self, fraction: float) -> GradientProbe:
         raise NotImplementedError

@@ -106,7 +106,7 @@ class StudyPlan:
         """Reads that of a folder.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there is none, or one of another version.
         """
         path = folder / _FILE
         if not path.exists():
@@ -114,6 +114,11 @@ class StudyPlan:
                 f"`run` must be called first. Received: no {_FILE} in {folder}"
             )
         said = json.loads(path.read_text())
+        if said.keys() != {field.name for field in dataclasses.fields(cls)}:
+            raise ValueError(
+                f"`run` must be called again. Received: {_FILE} of another version in "
+                f"{folder}"
+            )
         said["variants"] = [
             Variant(tuple(tasks), *rest) for tasks, *rest in said["variants"]
         ]

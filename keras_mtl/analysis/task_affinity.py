@@ -62,12 +62,13 @@ class TaskAffinity(ProbeCallback):
             first-order form.
         look_ahead: Whether to look ahead; `False` leaves the first-order form alone.
             Defaults to `True`.
-        look_ahead_every: Integer, m: one of m measurements looks ahead, the first
-            among them, so that it is every $nm$-th step. Defaults to `None`: the
-            number of tasks, so that a measurement has one forward pass more on average.
         fraction: Float in (0, 1], the part of a batch that is looked at. Defaults to
             `None`: what takes less than a tenth of the time of training with
             `every=10`, and more only if n is greater; at most all.
+        look_ahead_every: Integer, m: one of m measurements looks ahead, the first
+            among them, so that it is every $nm$-th step. Defaults to `None`: the
+            number of tasks. Pairs of tasks with few labels, and epochs with few steps,
+            may then have no look-ahead; 1 takes one in every measurement.
 
     After or while training it has the attributes `task_names`; `history`, an `Affinity`
     for each epoch; and `total`, that of the whole training.
@@ -102,8 +103,8 @@ class TaskAffinity(ProbeCallback):
         every: int = 10,
         step_size: float | None = None,
         look_ahead: bool = True,
-        look_ahead_every: int | None = None,
         fraction: float | None = None,
+        look_ahead_every: int | None = None,
     ) -> None:
         super().__init__(every, fraction)
         if step_size is not None:
@@ -154,15 +155,22 @@ class TaskAffinity(ProbeCallback):
         values = ["look_ahead", "first_order", "steps", "look_aheads"]
         return data_frame(rows, ["epoch", "task", "other", *values])
 
+    def _measurements_a_look_ahead(self, tasks: int) -> int | None:
+        return (self.look_ahead_every or tasks) if self.look_ahead else None
+
+    def _passes(self, tasks: int) -> float:
+        """Returns what a measurement takes on average, with its look-aheads."""
+        every = self._measurements_a_look_ahead(tasks)
+        return super()._passes(tasks) + (0 if every is None else (1 + tasks) / every)
+
     def _make_probe(self, fraction: float) -> GradientProbe:
         positions = [p for layer in self.layers for p in layer.positions]
         tasks = len(self.task_names)
-        between = (self.look_ahead_every or tasks) if self.look_ahead else None
         return _Probe(
             positions,
             tasks,
             self.step_size,
-            between,
+            self._measurements_a_look_ahead(tasks),
             self.every,
             fraction,
         )

@@ -24,9 +24,10 @@ class TransferReport:
     Attributes:
         measures: All that was measured.
         advice: Dict by task of `Advice`.
-        groups: Groups of tasks by the affinities of the joint network, empty if tasks
-            share no variables.
-        groups_of_pairs: Groups by the gains of pairs, empty if not all were trained.
+        groups: Groups of tasks by the affinities of the joint network, empty if not all
+            were measured, and of two tasks unless they were asked for.
+        groups_of_pairs: Groups by the gains of pairs, empty if not all were trained,
+            and of two tasks unless they were asked for.
         agreement: Spearman's rank correlation of affinities and gains of pairs, NaN
             without one of them.
         commands: What reproduces it.

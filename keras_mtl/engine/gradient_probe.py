@@ -153,7 +153,8 @@ class GradientProbe(keras.metrics.Metric):
         Args:
             every: Integer, n. The first step is one of them.
             do: Called in those steps.
-            otherwise: Called in the others; its results are of the same shapes.
+            otherwise: Called in the others; in a graph, its results are of the same
+                shapes.
         """
         if self._in_python:
             return do() if self._steps_of_python % every == 0 else otherwise()

@@ -174,7 +174,7 @@ def test_one_of_some_measurements_looks_ahead(every, look_aheads):
         keras.utils.set_random_seed(0)
         model = two_layers()
         model.compile(keras.optimizers.SGD(0.0), loss="mse")
-        affinity = TaskAffinity(2, 0.01, True, look_ahead_every, 1.0)
+        affinity = TaskAffinity(2, 0.01, True, 1.0, look_ahead_every)
         model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[affinity])
         found.append(affinity)
     each, some = (affinity.total for affinity in found)

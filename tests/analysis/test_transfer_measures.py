@@ -159,6 +159,18 @@ def test_what_others_pay_for_is_no_remedy():
     assert table.advice(remedies=["pcgrad"]).verdict == "share less"
 
 
+@pytest.mark.parametrize("together, verdict", [(1.05, "share less"), (1.08, "balance")])
+def test_who_is_at_a_loss_pays_with_any_change_for_the_worse(together, verdict):
+    """However much the task gains that the remedy is for."""
+    table = Table().add(TASKS, others(a=[5.0], b=[together]))
+    for seed, loss in enumerate((1.05, 1.07, 1.06)):
+        run = Run(TASKS, seed, "pcgrad")
+        losses = others(a=[1.0], b=[loss + SPREAD[seed]])
+        record = RunRecord(run, losses, losses, 1.0, 10)
+        table.records[TASKS, "pcgrad", 1.0, seed] = record
+    assert table.advice(remedies=["pcgrad"]).verdict == verdict
+
+
 def test_balance_by_epochs():
     """Task a is at its best in the first epoch, the others in the last."""
     losses = {"a": [1.0, 1.5], "b": [2.0, 1.0], "c": [2.0, 1.0]}
