@@ -1,6 +1,6 @@
 """From the measures of a transfer study to what to do, by a table of rules."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,14 +104,20 @@ def _advise(task: TaskMeasures, measures: TransferMeasures, margin: float) -> Ad
                 f"{together}, a loss in every pair, and without it the others change "
                 f"by {_percent(others)}",
             )
-        changes = _changes(task, measures, margin)
-        if changes:
-            name, best = max(changes, key=lambda item: item[1].change.mean)
+        helpful = _what_makes_up(task)
+        free = [
+            (name, found)
+            for name, found in helpful
+            if not _others_pay(task.task, name, measures, margin)
+        ]
+        if free:
+            name, best = max(free, key=lambda item: item[1].change.mean)
             said = f"{together}; {_percent(best.gain)} "
             if name is None:
                 return advice(WIDEN, said + "with a wider trunk")
             return advice(BALANCE, said + f"with {name}", remedy=name)
-        return _share_less(task, measures, together, advice)
+        at_a_cost = [name for name, _ in helpful]
+        return _share_less(task, measures, together, at_a_cost, advice)
     at_one = task.gain_at_one_epoch
     if is_loss(at_one, margin) and task.epoch_change.lower > 0:
         return advice(
@@ -138,7 +144,11 @@ def _advise(task: TaskMeasures, measures: TransferMeasures, margin: float) -> Ad
 
 
 def _share_less(
-    task: TaskMeasures, measures: TransferMeasures, together: str, advice: Any
+    task: TaskMeasures,
+    measures: TransferMeasures,
+    together: str,
+    at_a_cost: Sequence[str | None],
+    advice: Any,
 ) -> Advice:
     layer = None
     if measures.conflict is not None:
@@ -150,10 +160,14 @@ def _share_less(
         if layer is not None
         else "no layer has a conflict for certain"
     )
-    tried = [] if task.wide is None else ["a wider trunk"]
-    tried += list(task.remedies)
-    kept = f"; neither {' nor '.join(tried)} makes up for it" if tried else ""
-    return advice(LESS, f"{together}; {where}{kept}", layer=layer)
+    said = [f"{together}; {where}"]
+    said += [
+        f"{_called(name)} makes up for it, but other tasks pay"
+        if name in at_a_cost
+        else f"{_called(name)} does not make up for it"
+        for name, _ in _tried(task)
+    ]
+    return advice(LESS, "; ".join(said), layer=layer)
 
 
 def first_conflict(conflict: ConflictMeasures, task: int) -> str | None:
@@ -180,21 +194,22 @@ def is_gain(gain: MeanAndInterval, margin: float) -> bool:
     return gain.lower > 0 and gain.mean >= margin
 
 
-def _changes(
-    task: TaskMeasures, measures: TransferMeasures, margin: float
-) -> list[tuple[str | None, Remedied]]:
-    """Returns what makes up for half of a loss, by name; the width by `None`."""
-    tried: Iterable[tuple[str | None, Remedied | None]] = [
-        (None, task.wide),
-        *task.remedies.items(),
-    ]
+def _tried(task: TaskMeasures) -> list[tuple[str | None, Remedied]]:
+    """Returns what was tried against a loss, by name; the width by `None`."""
+    wide = [] if task.wide is None else [(None, task.wide)]
+    return [*wide, *task.remedies.items()]
+
+
+def _called(name: str | None) -> str:
+    return "a wider trunk" if name is None else name
+
+
+def _what_makes_up(task: TaskMeasures) -> list[tuple[str | None, Remedied]]:
+    """Returns what makes up for half of a loss, and is better for certain."""
     return [
         (name, found)
-        for name, found in tried
-        if found is not None
-        and found.change.lower > 0
-        and found.change.mean >= -0.5 * task.gain.mean
-        and not _others_pay(task.task, name, measures, margin)
+        for name, found in _tried(task)
+        if found.change.lower > 0 and found.change.mean >= -0.5 * task.gain.mean
     ]
 
 
