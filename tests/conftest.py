@@ -51,6 +51,7 @@ _KEPT = {
         "tests/weighting": 2,
         "tests/layers/conditioning": 2,
         "tests/learners/test_every_learner": 2,
+        "tests/models/test_keras_features": 2,
         "tests/tuning": 2,
         "tests/tuning/test_sharing_hyper_model": 4,
         "tests/analysis/test_gradient_conflict": 3,
