@@ -58,7 +58,7 @@ class GradientConflict(ProbeCallback):
 
     The measurement is part of the compiled training step, and changes nothing of the
     training: a forward pass on a part of the batch and a backward pass for each task,
-    every n-th step. A step took 1.04 to 1.19 times that without, with `every=10` and 2
+    every n-th step. A step took 1.05 to 1.13 times that without, with `every=10` and 2
     or 8 tasks (`python benchmarks/analysis.py`, docs/speed.md).
 
     Args:

@@ -50,9 +50,9 @@ class TaskAffinity(ProbeCallback):
     The measurement is part of the compiled training step, and changes nothing of the
     training: on a part of the batch, every n-th step, a forward pass and a backward
     pass for each task. The look-ahead takes one more forward pass for each task, and
-    is done in one of T measurements. A step took
-    1.06 to 1.25 times that without, with `every=10` and 2 or 8 tasks, and 0.99 to 1.2
-    without the look-ahead (`python benchmarks/analysis.py`, docs/speed.md).
+    one without a step, in one of T measurements. A step took 1.04 to 1.13 times that
+    without, with `every=10` and 2 or 8 tasks, on JAX and PyTorch
+    (`python benchmarks/analysis.py`, docs/speed.md).
 
     Args:
         every: Integer, n. Defaults to 10.
