@@ -88,8 +88,7 @@ class ProbeCallback(keras.callbacks.Callback):
         if fraction is None:
             # What every tenth step takes is to be no more than 8 % of the time of
             # training, of which a step is three forward passes.
-            passes = self._passes(len(self.task_names))
-            fraction = min(1.0, 0.08 * max(self.every, 10) * 3 / passes)
+            fraction = min(1.0, 0.08 * max(self.every, 10) * 3 / self._passes())
             if _takes_whole_batches(model):
                 fraction = 1.0
         self.epochs, self.history, self._sums = [], [], []
@@ -125,12 +124,12 @@ class ProbeCallback(keras.callbacks.Callback):
         """Lets go of the training."""
         self._probe = None
 
-    def _passes(self, tasks: int) -> float:
+    def _passes(self) -> float:
         """Returns what a measurement takes on average, in forward passes.
 
         That is one, and a backward pass, as much as two, for each task.
         """
-        return 1 + 2 * tasks
+        return 1 + 2 * len(self.task_names)
 
     def _make_probe(self, fraction: float) -> GradientProbe:
         raise NotImplementedError

@@ -50,9 +50,9 @@ class TaskAffinity(ProbeCallback):
     The measurement is part of the compiled training step, and changes nothing of the
     training: on a part of the batch, every n-th step, a forward pass and a backward
     pass for each task. The look-ahead takes one more forward pass for each task, and
-    one without a step, in one of T measurements. A step took 1.04 to 1.13 times that
-    without, with `every=10` and 2 or 8 tasks, on JAX and PyTorch
-    (`python benchmarks/analysis.py`, docs/speed.md).
+    one without a step, in one of T measurements. A step took 1.06 to 1.14 times that
+    without, with `every=10` and 2 or 8 tasks, but 1.9 to 2.4 times with convolutions on
+    JAX on a CPU (`python benchmarks/analysis.py`, docs/speed.md).
 
     Args:
         every: Integer, n. Defaults to 10.
@@ -155,22 +155,22 @@ class TaskAffinity(ProbeCallback):
         values = ["look_ahead", "first_order", "steps", "look_aheads"]
         return data_frame(rows, ["epoch", "task", "other", *values])
 
-    def _measurements_a_look_ahead(self, tasks: int) -> int | None:
-        return (self.look_ahead_every or tasks) if self.look_ahead else None
+    @property
+    def _measurements_a_look_ahead(self) -> int:
+        return self.look_ahead_every or len(self.task_names)
 
-    def _passes(self, tasks: int) -> float:
+    def _passes(self) -> float:
         """Returns what a measurement takes on average, with its look-aheads."""
-        every = self._measurements_a_look_ahead(tasks)
-        return super()._passes(tasks) + (0 if every is None else (1 + tasks) / every)
+        ahead = (1 + len(self.task_names)) / self._measurements_a_look_ahead
+        return super()._passes() + (ahead if self.look_ahead else 0)
 
     def _make_probe(self, fraction: float) -> GradientProbe:
         positions = [p for layer in self.layers for p in layer.positions]
-        tasks = len(self.task_names)
         return _Probe(
             positions,
-            tasks,
+            len(self.task_names),
             self.step_size,
-            self._measurements_a_look_ahead(tasks),
+            self._measurements_a_look_ahead if self.look_ahead else None,
             self.every,
             fraction,
         )
