@@ -6,7 +6,7 @@ Rows: `fit` of a `MultiTaskModel` without a callback, and with `GradientConflict
 `TaskAffinity`, each with `every=10` and the part of the batch that is their default.
 Each backend runs in a process of its own; in it the rows take turns. Printed are
 medians over rounds: ms a step, and the ratio to the row without in the same round; the
-first ten steps of a round, which compile, do not count. Of the eight measurements in
+first eleven steps of a round, which compile, do not count. Of the eight measurements in
 the other eighty one looks ahead with 8 tasks, and four with 2, as in a long training.
 A ratio above 1.15 has an exclamation mark. Workloads are those of `workloads.py`.
 """
@@ -30,7 +30,7 @@ def main():
     parser.add_argument("--tasks", nargs="+", type=int, default=[2, 8])
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=90, help="steps of a round")
+    parser.add_argument("--steps", type=int, default=91, help="steps of a round")
     parser.add_argument("--jit", choices=["both", "on", "off"], default="off")
     parser.add_argument(
         "--json",
@@ -81,7 +81,7 @@ def measure(job):
         model = workloads.make_model(job, weighting="equal")
         used = [] if make is None else [make(every=job["every"])]
         rows[name] = functools.partial(
-            workloads.seconds_a_step, model, x, y, batch_size, used, job["every"]
+            workloads.seconds_a_step, model, x, y, batch_size, used, job["every"] + 1
         )
     times = side_by_side.in_turns(rows, job["rounds"])
     return side_by_side.medians(times, PLAIN)

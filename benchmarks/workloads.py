@@ -81,9 +81,10 @@ class Clock(keras.callbacks.Callback):
             self.start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch == self.params["steps"] - 1:
+        if batch in (self.skip - 1, self.params["steps"] - 1):
             # Reading the loss waits for the device.
             float(keras.ops.convert_to_numpy(logs["loss"]))
+        if batch == self.params["steps"] - 1:
             self.seconds = (time.perf_counter() - self.start) / (batch + 1 - self.skip)
 
 

@@ -159,7 +159,7 @@ class _Probe(GradientProbe):
         every: int,
         fraction: float,
     ) -> None:
-        super().__init__(every, fraction, True, True, "gradient_conflict")
+        super().__init__([every], fraction, True, True, "gradient_conflict")
         self.layers = layers
         self.served = served
         of_pairs = (*served.shape, served.shape[1])

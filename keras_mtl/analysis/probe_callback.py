@@ -109,7 +109,7 @@ class ProbeCallback(keras.callbacks.Callback):
             np.array(keras.ops.convert_to_numpy(variable), "float64")
             for variable in self._probe.sums
         ]
-        if not self._probe.counted:
+        if not self._probe.is_used:
             raise ValueError(
                 f"{type(self).__name__} measures in the training step of "
                 "`MultiTaskModel`. Received: a model whose `train_step` does not call "

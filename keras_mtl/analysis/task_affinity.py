@@ -166,13 +166,11 @@ class TaskAffinity(ProbeCallback):
 
     def _make_probe(self, fraction: float) -> GradientProbe:
         positions = [p for layer in self.layers for p in layer.positions]
+        periods = [self.every]
+        if self.look_ahead:
+            periods.append(self.every * self._measurements_a_look_ahead)
         return _Probe(
-            positions,
-            len(self.task_names),
-            self.step_size,
-            self._measurements_a_look_ahead if self.look_ahead else None,
-            self.every,
-            fraction,
+            positions, len(self.task_names), self.step_size, periods, fraction
         )
 
     def _means(self, sums: list[np.ndarray]) -> Affinity:
@@ -187,15 +185,13 @@ class _Probe(GradientProbe):
         positions: Sequence[int],
         num_tasks: int,
         step_size: float | None,
-        look_ahead_every: int | None,
-        every: int,
+        periods: Sequence[int],
         fraction: float,
     ) -> None:
-        in_rows = look_ahead_every is None
-        super().__init__(every, fraction, False, in_rows, "task_affinity")
+        in_rows = len(periods) == 1
+        super().__init__(periods, fraction, False, in_rows, "task_affinity")
         self.positions = positions
         self.step_size = step_size
-        self.look_ahead_every = look_ahead_every
         for name in ("look_ahead", "first_order", "pairs", "look_aheads"):
             self.add_sum((num_tasks, num_tasks), name)
 
@@ -220,11 +216,9 @@ class _Probe(GradientProbe):
         def nothing() -> list[Any]:
             return [ops.zeros_like(pairs), ops.zeros_like(pairs)]
 
-        if self.look_ahead_every is None:
-            changes, look_aheads = nothing()
-        else:
-            every = self.every * self.look_ahead_every
-            changes, look_aheads = self.if_due(every, look_ahead, nothing)
+        changes, look_aheads = nothing()
+        for period in self.periods[1:]:
+            changes, look_aheads = self.if_due(period, look_ahead, nothing)
         return [changes, first_order, pairs, look_aheads]
 
     def _after_steps(self, batch: ProbedBatch, step: Any) -> dict[int, Any]:

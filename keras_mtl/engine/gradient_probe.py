@@ -78,32 +78,41 @@ class GradientProbe(keras.metrics.Metric):
     to them. Nothing is computed in the other steps. The training is the same as
     without: what the forward pass of a probe does to states is dropped.
 
+    Where Python runs each step, or chooses the compiled step that is run, it counts the
+    steps, and says in `due` what is measured; else a condition of the graph says it.
+
     Args:
-        every: Integer, n. The first step is measured.
+        periods: Integers: n, and multiples of it, after which `measure` does more. The
+            first step is due for all of them.
         fraction: Float in (0, 1], the part of the batch that is looked at.
         weighted: Whether gradients are those of the weighted losses, or of the losses.
         in_rows: Whether `measure` asks for Gramians alone, which may be cheaper.
         name: String.
+
+    Attributes:
+        due: The periods that the step is due for, `None` if the graph says so.
+        is_used: Whether a training step has asked for a measurement.
     """
 
     def __init__(
         self,
-        every: int,
+        periods: Sequence[int],
         fraction: float,
         weighted: bool,
         in_rows: bool,
         name: str,
     ) -> None:
         super().__init__(name=name, dtype="float32")
-        self.every = every
+        self.periods = periods
         self.fraction = fraction
         self.weighted = weighted
         self.in_rows = in_rows
         self.result_names: list[str] = []
         self.sums: list[keras.Variable] = []
         self.steps = self.add_variable((), "zeros", dtype="int32", name="steps")
+        self.due: tuple[int, ...] | None = None
+        self.is_used = False
         self._steps_of_python = 0
-        self._in_python = False
 
     def add_sum(self, shape: Sequence[int], name: str) -> keras.Variable:
         """Adds a variable that measurements are added to."""
@@ -116,7 +125,7 @@ class GradientProbe(keras.metrics.Metric):
         raise NotImplementedError
 
     def update_state(self, probed_batch: Callable[[], ProbedBatch]) -> None:
-        """Counts a step of a graph, and measures it if it is one of those.
+        """Measures a step if it is one of those.
 
         Args:
             probed_batch: Returns the batch. Called if it is needed.
@@ -125,46 +134,37 @@ class GradientProbe(keras.metrics.Metric):
         def nothing() -> list[Any]:
             return [ops.zeros(tuple(v.shape), "float32") for v in self.sums]
 
-        self._in_python = False
+        self.is_used = True
+        if self.due is not None and not self.due:
+            return
         self._add(
-            self.if_due(self.every, lambda: self._measured(probed_batch()), nothing)
+            self.if_due(
+                self.periods[0], lambda: self._measured(probed_batch()), nothing
+            )
         )
-        self.steps.assign_add(1)
+        if self.due is None:
+            self.steps.assign_add(1)
 
-    def update_eagerly(self, probed_batch: Callable[[], ProbedBatch]) -> None:
-        """As `update_state`, of a step that Python runs, and counts.
-
-        Args:
-            probed_batch: Returns the batch. Called if it is needed.
-        """
-        self._in_python = True
-        measured = self.if_due(
-            self.every, lambda: self._measured(probed_batch()), lambda: None
-        )
-        if measured is not None:
-            self._add(measured)
+    def count_step(self) -> tuple[int, ...]:
+        """Counts a step that Python runs, and returns the periods it is due for."""
+        step = self._steps_of_python
         self._steps_of_python += 1
+        return tuple(period for period in self.periods if step % period == 0)
 
     def if_due(
-        self, every: int, do: Callable[[], Any], otherwise: Callable[[], Any]
+        self, period: int, do: Callable[[], Any], otherwise: Callable[[], Any]
     ) -> Any:
-        """Returns the result of one function in every n-th step, else of another.
+        """Returns the result of one function in steps that are due, else of another.
 
         Args:
-            every: Integer, n. The first step is one of them.
-            do: Called in those steps.
-            otherwise: Called in the others; in a graph, its results are of the same
-                shapes.
+            period: One of the periods.
+            do: Called in the steps that are due for it.
+            otherwise: Called in the others; its results are of the same shapes.
         """
-        if self._in_python:
-            return do() if self._steps_of_python % every == 0 else otherwise()
+        if self.due is not None:
+            return do() if period in self.due else otherwise()
         steps = ops.convert_to_tensor(self.steps)
-        return ops.cond(ops.equal(ops.mod(steps, every), 0), do, otherwise)
-
-    @property
-    def counted(self) -> bool:
-        """Whether there was a step."""
-        return self._steps_of_python > 0 or int(ops.convert_to_numpy(self.steps)) > 0
+        return ops.cond(ops.equal(ops.mod(steps, period), 0), do, otherwise)
 
     def _measured(self, batch: ProbedBatch) -> list[Any]:
         values = [ops.cast(value, "float32") for value in self.measure(batch)]

@@ -1,7 +1,8 @@
 """The training step on JAX."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -52,10 +53,50 @@ def copy_of(tensor: Any) -> Any:
 
 def _packing(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
     def packing(state: Any, data: Any) -> tuple[dict[str, Any], Any]:
+        if isinstance(data, _MarkedBatch):
+            data = data.take()
         logs, state = step(state, unpack_batch(data))
         return pack_logs(logs), state
 
     return packing
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["batch"], meta_fields=["marks"]
+)
+@dataclass(frozen=True)
+class _MarkedBatch:
+    """A batch with what is measured in its step, for which there is a compiled step.
+
+    A condition of the graph would do for one compiled step. But XLA has its passes for
+    convolutions on CPUs not look into branches, where they take 20 times as long.
+
+    Attributes:
+        batch: The batch.
+        marks: The probes, each with the periods that are due.
+    """
+
+    batch: Any
+    marks: tuple[tuple[GradientProbe, tuple[int, ...]], ...]
+
+    def take(self) -> Any:
+        """Has the probes know what is due, and returns the batch."""
+        for probe, due in self.marks:
+            probe.due = due
+        return self.batch
+
+
+def _marking(
+    function: Callable[..., tuple[Any, Any]], probes: Sequence[GradientProbe]
+) -> Callable[..., tuple[Any, Any]]:
+    def mark(batch: Any) -> _MarkedBatch:
+        return _MarkedBatch(batch, tuple((p, p.count_step()) for p in probes))
+
+    def marking(state: Any, iterator: Any) -> tuple[Any, Any]:
+        # Keras takes as many batches as there are steps in an execution.
+        return function(state, map(mark, iterator))
+
+    return marking
 
 
 def _unpacking(function: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
@@ -104,6 +145,15 @@ class TrainStep(PackedFunctions):
 
     _packing = staticmethod(_packing)
     _unpacking = staticmethod(_unpacking)
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes the function of a training step, as Keras."""
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            if self._gradient_probes:
+                self.train_function = _marking(
+                    self.train_function, self._gradient_probes
+                )
 
     def train_step(self, state: Any, data: Any) -> tuple[dict[str, Any], Any]:
         """Trains on one batch."""

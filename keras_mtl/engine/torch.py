@@ -184,7 +184,8 @@ class TrainStep:
         """Lets the probes of callbacks look at a batch."""
         with torch.no_grad():
             for probe in self._gradient_probes:
-                probe.update_eagerly(functools.partial(self._probed_batch, probe, data))
+                probe.due = probe.count_step()
+                probe.update_state(functools.partial(self._probed_batch, probe, data))
 
     def _probed_batch(self, probe: GradientProbe, data: Any) -> ProbedBatch:
         x, y, sample_weight = spread_rows(
