@@ -58,9 +58,8 @@ class GradientConflict(ProbeCallback):
 
     The measurement is part of the compiled training step, and changes nothing of the
     training: a forward pass on a part of the batch and a backward pass for each task,
-    every n-th step. A step took 1.07 to 1.15 times that without, with `every=10` and 2
-    or 8 tasks, but 2.1 to 2.4 times with convolutions on JAX on a CPU
-    (`python benchmarks/analysis.py`, docs/speed.md).
+    every n-th step. A step took 1.04 to 1.13 times that without, with `every=10` and 2
+    or 8 tasks (`python benchmarks/analysis.py`, docs/speed.md).
 
     Args:
         every: Integer, n. Defaults to 10.

@@ -50,9 +50,9 @@ class TaskAffinity(ProbeCallback):
     The measurement is part of the compiled training step, and changes nothing of the
     training: on a part of the batch, every n-th step, a forward pass and a backward
     pass for each task. The look-ahead takes one more forward pass for each task, and
-    one without a step, in one of T measurements. A step took 1.06 to 1.14 times that
-    without, with `every=10` and 2 or 8 tasks, but 1.9 to 2.4 times with convolutions on
-    JAX on a CPU (`python benchmarks/analysis.py`, docs/speed.md).
+    one without a step, in one of T measurements. A step took 1.02 to 1.14 times that
+    without, with `every=10` and 2 or 8 tasks (`python benchmarks/analysis.py`,
+    docs/speed.md).
 
     Args:
         every: Integer, n. Defaults to 10.
