@@ -73,8 +73,9 @@ def test_a_seed_gives_the_same_draws():
     for name in ("pcgrad", "grad_vac", "grad_drop"):
         one, other = (run(AGGREGATORS[name](seed=5), 3) for _ in range(2))
         np.testing.assert_array_equal(one, other)
-        different = run(AGGREGATORS[name](seed=6), 3)
-        assert (one != different).any()
+        # Two seeds may draw the same few orders by chance.
+        others = [run(AGGREGATORS[name](seed=seed), 3) for seed in (6, 7, 8)]
+        assert any((one != other).any() for other in others)
 
 
 def test_modo_comes_to_the_weights_of_mgda():
