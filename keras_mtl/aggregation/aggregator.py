@@ -98,13 +98,24 @@ class Aggregator(keras.layers.Layer):
             aggregation="mean",  # what tf.distribute needs to assign in a step
         )
 
+    @property
+    def counter(self) -> tuple[keras.Variable, int] | None:
+        """A variable that is 0 where new gradients are needed, and what it counts to.
+
+        It is one more after each call that trains, and 0 in place of that number.
+        None, unless it says otherwise: new gradients are always needed.
+        """
+        return None
+
     def weights_due(self) -> Any:
         """Returns whether the next call needs new gradients, a boolean scalar tensor.
 
-        None, for always, unless it says otherwise: a step may then leave out what the
-        Gramian is made of, and pass one of zeros.
+        None, for always, unless there is a `counter`: a step may then leave out what
+        the Gramian is made of, and pass one of zeros.
         """
-        return None
+        if self.counter is None:
+            return None
+        return ops.equal(ops.convert_to_tensor(self.counter[0]), 0.0)
 
     def combine(
         self,

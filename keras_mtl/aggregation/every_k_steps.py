@@ -53,9 +53,10 @@ class EveryKSteps(AggregatorWrapper):
         self.kept_weights = self.add_state("kept_weights", (self.num_tasks,), "ones")
         self.step = self.add_state("step", ())
 
-    def weights_due(self) -> Any:
-        """Returns whether the weights are computed anew by the next call."""
-        return ops.equal(ops.convert_to_tensor(self.step), 0.0)
+    @property
+    def counter(self) -> tuple[keras.Variable, int]:
+        """The steps since the weights were computed, of k."""
+        return self.step, self.k
 
     def solve(self, problem: GramianProblem) -> Any:
         """Returns the weights in force."""

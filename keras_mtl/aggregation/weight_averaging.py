@@ -58,9 +58,10 @@ class WeightAveraging(AggregatorWrapper):
         self.mean_weights = self.add_state("mean_weights", (self.num_tasks,))
         self.started = self.add_state("started", (self.num_tasks,))
 
-    def weights_due(self) -> Any:
-        """Returns what the other says, whose weights alone are averaged."""
-        return self.aggregator.weights_due()
+    @property
+    def counter(self) -> tuple[keras.Variable, int] | None:
+        """That of the other, whose weights alone are averaged."""
+        return self.aggregator.counter
 
     def solve(self, problem: GramianProblem) -> Any:
         """Returns the mean weights."""

@@ -17,11 +17,11 @@ if keras.backend.backend() == "tensorflow":
 elif keras.backend.backend() == "jax":
     from keras_mtl.engine.jax import (
         TrainStep,
-        copy_of,
         num_replicas,
         snapshot,
         sum_over_replicas,
     )
+    from keras_mtl.engine.jax_forward import copy_of
 elif keras.backend.backend() == "torch":
     from keras_mtl.engine.torch import (
         TrainStep,

@@ -49,6 +49,8 @@ class AggregatedStep:
         sum_over_replicas: Sums a tensor, or each of a list, over the replicas.
         after: Returns its first argument, computed after its second.
         part: Returns the differentiated forward pass of a part of the batch.
+        known_due: Whether it is known already that weights are due, so that no branch
+            of the graph is to be left out.
     """
 
     plan: GradientPlan
@@ -63,6 +65,7 @@ class AggregatedStep:
     sum_over_replicas: Callable[[Any], Any] = lambda tensor: tensor
     after: Callable[[Any, Any], Any] = lambda tensor, previous: tensor
     part: Callable[[], Backward] | None = None
+    known_due: bool = False
     gramian: Any = None
     weights: Any = None
     due: Any = None
@@ -108,7 +111,7 @@ class AggregatedStep:
 
     def _can_skip(self) -> bool:
         # Replicas cannot sum in one branch of a condition alone.
-        return self.due is not None and self.replicas == 1
+        return self.due is not None and self.replicas == 1 and not self.known_due
 
     def _solve(self) -> None:
         self.weights = self.aggregator.task_weights(
