@@ -216,9 +216,10 @@ class _Probe(GradientProbe):
         def nothing() -> list[Any]:
             return [ops.zeros_like(pairs), ops.zeros_like(pairs)]
 
-        changes, look_aheads = nothing()
-        for period in self.periods[1:]:
-            changes, look_aheads = self.if_due(period, look_ahead, nothing)
+        if len(self.periods) > 1:
+            changes, look_aheads = self.if_due(self.periods[1], look_ahead, nothing)
+        else:
+            changes, look_aheads = nothing()
         return [changes, first_order, pairs, look_aheads]
 
     def _after_steps(self, batch: ProbedBatch, step: Any) -> dict[int, Any]:

@@ -135,7 +135,7 @@ class GradientProbe(keras.metrics.Metric):
             return [ops.zeros(tuple(v.shape), "float32") for v in self.sums]
 
         self.is_used = True
-        if self.due is not None and not self.due:
+        if self.due == ():
             return
         self._add(
             self.if_due(

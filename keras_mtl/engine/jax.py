@@ -11,11 +11,7 @@ import numpy as np
 
 from keras_mtl.engine.batch_part import first_rows, spread_rows
 from keras_mtl.engine.gradient_probe import GradientProbe, ProbedBatch
-from keras_mtl.engine.jax_forward import (
-    StagedForward,
-    index_of,
-    values_after,
-)
+from keras_mtl.engine.jax_forward import StagedForward, index_of, values_after
 from keras_mtl.engine.jax_marks import MarkedBatch, marking
 from keras_mtl.engine.packing import (
     PackedFunctions,

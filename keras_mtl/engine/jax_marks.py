@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import keras
 
 from keras_mtl.engine.gradient_probe import GradientProbe
 from keras_mtl.engine.jax_forward import index_of
@@ -68,17 +69,13 @@ class _Clock:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._step = 0
+        self._index = 0
         self._last: Any = None
 
-    @functools.cached_property
-    def _counter(self) -> tuple[int, int] | None:
-        """Index of the aggregator's counter in the state, and what it counts to."""
+    @property
+    def _counter(self) -> tuple[keras.Variable, int] | None:
         aggregator = self._model.aggregator
-        if aggregator is None or aggregator.counter is None:
-            return None
-        counter, size = aggregator.counter
-        variables = self._model.non_trainable_variables
-        return index_of(counter, variables), size
+        return None if aggregator is None else aggregator.counter
 
     def set_by(self, state: Any) -> None:
         """Reads the counter of a state, if it is not the one that was remembered.
@@ -86,15 +83,18 @@ class _Clock:
         That waits for the device: at the start of an epoch, and where a callback has
         changed the variables.
         """
-        if self._counter is not None:
-            value = state[1][self._counter[0]]
-            if value is not self._last:
-                self._step = int(value)
+        if self._counter is None:
+            return
+        values = state[1]
+        if self._index >= len(values) or values[self._index] is not self._last:
+            variables = self._model.non_trainable_variables
+            self._index = index_of(self._counter[0], variables)
+            self._step = int(values[self._index])
 
     def remember(self, state: Any) -> None:
         """Takes note of the state that the steps counted so far have led to."""
         if self._counter is not None:
-            self._last = state[1][self._counter[0]]
+            self._last = state[1][self._index]
 
     def mark(self, batch: Any) -> MarkedBatch:
         """Returns a batch with what is due in its step, which is counted."""
