@@ -29,7 +29,8 @@ def blocks(text):
 def modules():
     yield keras_mtl
     for info in pkgutil.walk_packages(keras_mtl.__path__, "keras_mtl."):
-        if info.name.rpartition(".")[2] not in OTHER_BACKENDS:
+        backend, *_ = info.name.rpartition(".")[2].split("_")  # jax, jax_forward
+        if backend not in OTHER_BACKENDS:
             yield importlib.import_module(info.name)
 
 
